@@ -1,0 +1,1 @@
+"""Outkeep: the service that keeps what Replicate makes."""

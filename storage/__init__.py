@@ -1,0 +1,1 @@
+"""Put what is behind a URL into a bucket, provably whole."""
