@@ -1,0 +1,1 @@
+"""Putting it together: settings, the wiring that alone chooses drivers, the worker, what it tells its operators."""

@@ -1,0 +1,32 @@
+"""One signed call, kept word for word: the source of an update."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class DeliveryState(StrEnum):
+    ACCEPTED = "accepted"  # on disk, not read yet
+    APPLIED = "applied"  # it told us something
+    REPEATED = "repeated"  # it told nothing that we did not know
+    STALE = "stale"  # it came after something newer and changed nothing
+    QUARANTINED = "quarantined"  # signed, but it can't be understood
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """`id` is the webhook's own id; `token` the last part of the URL it was sent to; `sequence` our order of arrival.
+
+    `headers` are name and value as they came, both as text (latin-1). `repeats` counts calls with the same id after
+    the first; they are answered 2xx and tell nothing, since Replicate uses one id for one message.
+    """
+
+    id: str
+    received_ms: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    token: str | None = None
+    state: DeliveryState = DeliveryState.ACCEPTED
+    reason: str | None = None
+    prediction_id: str | None = None
+    repeats: int = 0
+    sequence: int = field(default=0, compare=False)

@@ -1,0 +1,51 @@
+"""Take secrets out of what people put into predictions, before anything is stored or told."""
+
+import re
+from typing import Any
+
+REDACTED = "[redacted]"
+
+_TOKEN = re.compile(
+    r"\b(?:r8_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{8,}|sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}"
+    r"|github_pat_[A-Za-z0-9_]{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,})"
+)
+_BEARER = re.compile(r"\b(Bearer|Token) +[A-Za-z0-9._~+/=-]{8,}")
+# The parts of a presigned URL that make it one (S3, Google, Azure, CloudFront): without them it opens nothing.
+_SIGNED = re.compile(
+    r"(?i)([?&](?:X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token|X-Goog-Signature|X-Goog-Credential|Signature"
+    r"|AWSAccessKeyId|GoogleAccessId|Key-Pair-Id|Policy|sig|token|access_token|api_key|apikey)=)[^&#\s\"']+"
+)
+_USER_INFO = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s:@]+:[^/\s@]+@", re.IGNORECASE)
+_SECRET_NAMES = frozenset(
+    ("auth", "authorization", "token", "secret", "password", "passwd", "api_key", "apikey", "api_token", "access_token",
+     "auth_token", "secret_key", "private_key", "replicate_api_token", "hf_token", "openai_api_key", "webhook_secret")
+)  # fmt: skip
+
+
+def redact(value: Any) -> Any:
+    """The same JSON with tokens, passwords and the signatures of presigned URLs replaced by `[redacted]`."""
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, dict):
+        return {key: _member(key, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redact(item) for item in value]
+    return value
+
+
+def redact_text(text: str) -> str:
+    """The same text without what opens something. `data:` URIs are left alone: they are long and hold no names."""
+    if text.startswith("data:"):
+        return text
+    text = _TOKEN.sub(REDACTED, text)
+    text = _BEARER.sub(rf"\1 {REDACTED}", text)
+    if "://" in text:
+        text = _SIGNED.sub(rf"\1{REDACTED}", text)
+        text = _USER_INFO.sub(rf"\1{REDACTED}@", text)
+    return text
+
+
+def _member(name: str, item: Any) -> Any:
+    if isinstance(item, str) and item and name.lower().replace("-", "_") in _SECRET_NAMES:
+        return REDACTED
+    return redact(item)
