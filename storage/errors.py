@@ -32,6 +32,10 @@ class BucketUnavailable(Unavailable):
     """The bucket did not take, confirm or give the object this time; bytes already fetched stay in the spool."""
 
 
+class SpoolUnavailable(Unavailable):
+    """There is no room in the spool just now, its disk fails, or another worker has this file."""
+
+
 class BucketMisconfigured(StorageError):
     """The bucket can't work as configured (missing, forbidden, unwritable): somebody must mend the settings."""
 

@@ -1,0 +1,263 @@
+"""Bytes on their way: files with a cap on all of them together, and what is known of those that are whole.
+
+A file in use is locked (`flock`), so that processes may share a folder and a killed one leaves nothing locked. Beside
+a file that was fetched whole stands `NAME.json`: until the bucket has it, a later call finds it there.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from storage.errors import Cancelled, Refused, SpoolUnavailable
+
+DISK_FREE_BYTES_MIN = 256 * 1024 * 1024
+"""Left to everybody else on the disk; a ledger on it must still be able to write."""
+RESERVE_WAIT_S = 10.0
+"""Longest wait for others to finish: a server that waits on us meanwhile would give up much later than this."""
+WAIT_SLICE_S = 0.2
+RETRY_AFTER_S = 5.0
+RECORD_BYTES_MAX = 1024 * 1024
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", re.ASCII)
+
+
+class Spool:
+    """A folder for files on their way, at most `bytes_max` of them (counted per process, kept ones included)."""
+
+    def __init__(self, folder: Path, bytes_max: int, *, disk_free_min: int = DISK_FREE_BYTES_MIN) -> None:
+        """Makes the folder and sweeps it. Raises SpoolUnavailable where that fails."""
+        self.folder = folder
+        self.bytes_max = bytes_max
+        self._disk_free_min = disk_free_min
+        self._reserved: dict[str, int] = {}
+        self._changed = threading.Condition()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.sweep()
+        except OSError as error:
+            raise SpoolUnavailable(f"The spool folder cannot be used: {error.strerror}.") from error
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes reserved or kept."""
+        with self._changed:
+            return sum(self._reserved.values())
+
+    def sweep(self) -> int:
+        """Remove what nobody uses and nobody can: files without a record, records without a file. Counts the kept.
+
+        Returns how many files were removed. Raises OSError.
+        """
+        removed = 0
+        for path in sorted(self.folder.iterdir()):
+            name, kind = path.stem, path.suffix
+            if kind == ".data" and not self._record(name).exists():
+                removed += self._remove_unused(path)
+            elif kind == ".json" and not self._data(name).exists():
+                path.unlink(missing_ok=True)
+                removed += 1
+            elif kind == ".data":
+                with self._changed:
+                    self._reserved.setdefault(name, path.stat().st_size)
+            elif kind == ".new":
+                removed += self._remove_unused(path)
+        return removed
+
+    def open(self, name: str) -> "SpoolFile":
+        """A file of one's own, empty or as it was kept. Raises SpoolUnavailable while another worker has it, Refused."""
+        if not _NAME.fullmatch(name):
+            raise Refused("A spool name is 1 to 200 of the characters A-Z a-z 0-9 . _ - and begins with no dot.")
+        path = self._data(name)
+        try:
+            while True:
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                if _locked(file) and _still_there(file, path):
+                    return SpoolFile(self, name, path, file)
+                os.close(file)
+                if path.exists() and not _free(path):
+                    raise SpoolUnavailable(
+                        "Another worker is still busy with this output.", retry_after_s=RETRY_AFTER_S
+                    )
+        except OSError as error:
+            raise SpoolUnavailable(f"The spool folder cannot be used: {error.strerror}.") from error
+
+    def has_kept(self, name: str) -> bool:
+        """Is there a whole file of this name, with what is known of it."""
+        return self._record(name).exists()
+
+    def kept(self) -> list[str]:
+        """The names of all whole files that wait for their bucket."""
+        return sorted(path.stem for path in self.folder.glob("*.json") if self._data(path.stem).exists())
+
+    def remove(self, name: str) -> None:
+        """Forget a kept file (its output was settled otherwise); one in use is left alone."""
+        if self.has_kept(name):
+            with contextlib.suppress(SpoolUnavailable):
+                self.open(name).remove()
+
+    def reserve(self, name: str, size: int, cancelled: Callable[[], bool]) -> None:
+        """Hold `size` bytes in all for a file, waiting a little for others. Raises SpoolUnavailable, Cancelled."""
+        until = time.monotonic() + RESERVE_WAIT_S
+        with self._changed:
+            while not self._fits(name, size):
+                if cancelled():
+                    raise Cancelled("The transfer was stopped.")
+                if time.monotonic() > until or size > self.bytes_max:
+                    raise SpoolUnavailable("The spool is full.", retry_after_s=RETRY_AFTER_S)
+                self._changed.wait(WAIT_SLICE_S)
+            self._reserved[name] = size
+
+    def release(self, name: str) -> None:
+        """Give back what a file held."""
+        with self._changed:
+            self._reserved.pop(name, None)
+            self._changed.notify_all()
+
+    def _fits(self, name: str, size: int) -> bool:
+        held = self._reserved.get(name, 0)
+        if sum(self._reserved.values()) - held + size > self.bytes_max:
+            return False
+        return shutil.disk_usage(self.folder).free - (size - held) >= self._disk_free_min
+
+    def _data(self, name: str) -> Path:
+        return self.folder / f"{name}.data"
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _remove_unused(self, path: Path) -> int:
+        if not _free(path):
+            return 0
+        path.unlink(missing_ok=True)
+        return 1
+
+
+class SpoolFile:
+    """One locked file of the spool. Used by one thread at a time; ends with `remove` or `close`."""
+
+    def __init__(self, spool: Spool, name: str, path: Path, file: int) -> None:
+        self._spool = spool
+        self._file = file
+        self.name = name
+        self.path = path
+
+    def reserve(self, size: int, cancelled: Callable[[], bool]) -> None:
+        """Make sure of room for `size` bytes in all. Raises SpoolUnavailable, Cancelled."""
+        self._spool.reserve(self.name, size, cancelled)
+
+    def restart(self) -> None:
+        """Empty the file; what was known of it is no longer true. Raises SpoolUnavailable."""
+        self._record.unlink(missing_ok=True)
+        os.ftruncate(self._file, 0)
+        os.lseek(self._file, 0, os.SEEK_SET)
+
+    def write(self, data: memoryview) -> None:
+        """Append. Raises SpoolUnavailable where the disk does not take it."""
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as error:
+            raise SpoolUnavailable(f"The spool's disk did not take the file: {error.strerror}.") from error
+
+    def keep(self, known: dict[str, Any], *, durable: bool) -> None:
+        """Write down what is known of the whole file; `durable` waits for the disk. Raises SpoolUnavailable.
+
+        Without waiting it outlives a killed process, with it a power failure too.
+        """
+        draft = self._record.with_suffix(".json.new")
+        try:
+            if durable:
+                os.fsync(self._file)
+            with draft.open("w", encoding="utf-8") as file:
+                json.dump(known, file)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            draft.replace(self._record)
+            if durable:
+                _sync_folder(self._spool.folder)
+        except OSError as error:
+            raise SpoolUnavailable(f"The spool's disk did not take the file: {error.strerror}.") from error
+
+    def known(self) -> dict[str, Any] | None:
+        """What was written down, or None where there is nothing readable."""
+        try:
+            with self._record.open("rb") as file:
+                known = json.loads(file.read(RECORD_BYTES_MAX))
+        except (OSError, ValueError):
+            return None
+        return known if isinstance(known, dict) else None
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._file).st_size
+
+    def close(self) -> None:
+        """Leave the file where it is, with its record; without one it is removed."""
+        if self._file < 0:
+            return
+        if not self._record.exists():
+            self.remove()
+            return
+        os.close(self._file)
+        self._file = -1
+
+    def remove(self) -> None:
+        """Remove the file and its record and give back the room. Never raises."""
+        if self._file < 0:
+            return
+        for path in (self._record, self.path):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        os.close(self._file)
+        self._file = -1
+        self._spool.release(self.name)
+
+    @property
+    def _record(self) -> Path:
+        return self.path.with_suffix(".json")
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _still_there(file: int, path: Path) -> bool:
+    """The file that was locked is the one under the name: it may have been removed before the lock was had."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(file)
+    return (mine.st_ino, mine.st_dev) == (there.st_ino, there.st_dev)
+
+
+def _free(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        return _locked(file)
+    finally:
+        os.close(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
