@@ -1,5 +1,8 @@
 """Errors that more than one layer speaks of. `str(error)` is one plain sentence without secrets."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class OutkeepError(Exception):
     """Base of what we raise on purpose."""
@@ -19,3 +22,20 @@ class LedgerFull(LedgerUnavailable):
 
 class LedgerOutdated(Misconfigured):
     """The schema of a Postgres ledger is older than this program: `outkeep migrate` brings it up to date."""
+
+
+class UpstreamError(OutkeepError):
+    """Replicate said no, or nothing: what its clients are told in its stead.
+
+    `status` is an HTTP status, `problem` a JSON object in Replicate's shape (`title`, `detail`, `status` …).
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any], *, retry_after_s: float | None = None) -> None:
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"Replicate answered {status}"))
+        self.status = status
+        self.problem = dict(problem)
+        self.retry_after_s = retry_after_s
+
+
+class SecretUnknown(OutkeepError):
+    """No signing secret is known yet, so no webhook can be verified: come back in a moment."""
