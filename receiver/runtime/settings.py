@@ -61,9 +61,7 @@ SETTINGS: tuple[Setting, ...] = (
         "where outputs are kept: `file:PATH` or `s3://bucket[/prefix]`; endpoint and credentials of S3 come from"
         " boto3's own settings (`AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, profiles, roles …)",
     ),
-    Setting(
-        "OUTKEEP_SINKS", "sinks", "", parsing.words, "where events are pushed, space-separated URLs", secret=True
-    ),
+    Setting("OUTKEEP_SINKS", "sinks", "", parsing.words, "where events are pushed, space-separated URLs", secret=True),
     Setting(
         "OUTKEEP_WEBHOOK_SECRETS",
         "webhook_secrets",
@@ -114,9 +112,7 @@ SETTINGS: tuple[Setting, ...] = (
         "how long after completion the outputs can be expected to be there; one fetch is always tried after it",
     ),
     Setting("OUTKEEP_OUTPUT_BYTES_MAX", "output_bytes_max", "20GiB", parsing.byte_count, "cap on one output"),
-    Setting(
-        "OUTKEEP_SPOOL_DIR", "spool_dir", "outkeep-data/spool", parsing.path, "where bytes lie on their way"
-    ),
+    Setting("OUTKEEP_SPOOL_DIR", "spool_dir", "outkeep-data/spool", parsing.path, "where bytes lie on their way"),
     Setting("OUTKEEP_SPOOL_BYTES_MAX", "spool_bytes_max", "10GiB", parsing.byte_count, "cap on the spool"),
     Setting(
         "OUTKEEP_KEEP_EVENTS_DAYS", "keep_events_days", "90", parsing.whole(1, 36_500), "how long the feed is kept"

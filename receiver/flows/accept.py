@@ -1,0 +1,52 @@
+"""A signed call from Replicate: verified over its bytes, on disk, and only then acknowledged."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from receiver.core.delivery import Delivery
+from receiver.core.errors import SecretUnknown
+from receiver.ledger.ledger import Ledger
+from receiver.replicate.secrets import SigningSecrets
+from receiver.replicate.signature import Reason, Unverified, Verified, verify
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Take one webhook. When this returns, the delivery is durable: answer 2xx, and not before."""
+
+    ledger: Ledger
+    secrets: SigningSecrets
+    now_ms: Callable[[], int]
+    arrived: Callable[[], None]
+
+    async def __call__(self, body: bytes, headers: Headers, token: str | None = None) -> None:
+        """Raises Unverified (nothing happened), SecretUnknown, LedgerFull or LedgerUnavailable (nothing was promised)."""
+        received_ms = self.now_ms()
+        verified = await self._verified(body, headers, received_ms // 1000)
+        delivery = Delivery(
+            id=verified.webhook_id,
+            received_ms=received_ms,
+            body=body,
+            headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers),
+            token=token,
+        )
+        if await self.ledger.accept(delivery):
+            self.arrived()
+
+    async def _verified(self, body: bytes, headers: Headers, now_s: int) -> Verified:
+        """Check against every secret; a signature that none explains is worth asking Replicate for its secret again."""
+        known = await self.secrets.known()
+        try:
+            return verify(body=body, headers=headers, secrets=known, now_s=now_s)
+        except Unverified as verdict:
+            if verdict.reason is not Reason.UNEXPLAINED:
+                raise
+            if not await self.secrets.refetched():
+                if not known:
+                    raise SecretUnknown(
+                        "No signing secret is known yet: Replicate could not be asked for it."
+                    ) from None
+                raise
+        return verify(body=body, headers=headers, secrets=await self.secrets.known(), now_s=now_s)

@@ -1,0 +1,167 @@
+"""Outputs into the bucket: earliest deadline first, whole or not at all, each told once it can be read."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from receiver.core.links import Links
+from receiver.core.output import OutputState, Stored
+from receiver.core.prediction import lost_event
+from receiver.core.redact import redact_text
+from receiver.core.retry import gap_ms
+from receiver.core.telling import archived_output_event, folder
+from receiver.ledger.claims import OutputClaim
+from receiver.ledger.ledger import Ledger
+from storage.archive import Archived
+from storage.bucket import Bucket
+from storage.errors import Cancelled, Conflict, Gone, Refused, SourceUnavailable, StorageError, Unavailable
+
+LEASE_MS = 15_000  # a dead worker's outputs wait no longer than this
+ABSENT_ATTEMPTS = 6  # a 404 may be a delivery host that is not ready yet: about half a minute of patience
+_PROBLEM_LENGTH_MAX = 300
+
+
+class Fetch(Protocol):
+    """The library's verb with everything but the output's own facts filled in by the wiring."""
+
+    async def __call__(self, source: str, *, stem: str, spool_name: str) -> Archived: ...
+
+
+class Seen(Protocol):
+    """Told of every attempt: `outcome` is archived, lost, retry or late."""
+
+    def __call__(self, outcome: str, size: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Fetch, store, confirm, settle. `chance` is uniform in [0, 1)."""
+
+    ledger: Ledger
+    bucket: Bucket
+    fetch: Fetch
+    links: Links
+    now_ms: Callable[[], int]
+    chance: Callable[[], float]
+    settled: Callable[[], None]
+    seen: Seen
+    leases: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    async def step(self, limit: int) -> int:
+        """Archive up to `limit` outputs at once; gives how many were tried."""
+        tasks = await self.start(limit)
+        if tasks:
+            await asyncio.wait(tasks)
+        return len(tasks)
+
+    async def start(self, limit: int) -> list[asyncio.Task[None]]:
+        """Claim up to `limit` outputs and begin with them; gives a task for each."""
+        claims = await self.ledger.claim_outputs(limit, lease_ms=LEASE_MS)
+        return [self._begin(claim) for claim in claims]
+
+    def _begin(self, claim: OutputClaim) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._one(claim))
+        self.leases[claim.lease] = task
+        task.add_done_callback(lambda _: self.leases.pop(claim.lease, None))
+        return task
+
+    async def renew(self) -> None:
+        """Keep what we are working on ours; stop working on what is not ours any more."""
+        mine = dict(self.leases)
+        if mine:
+            kept = await self.ledger.renew(list(mine), lease_ms=LEASE_MS)
+            for lease in mine.keys() - kept:
+                mine[lease].cancel()
+
+    async def _one(self, claim: OutputClaim) -> None:
+        output = claim.output
+        stem = self.bucket.key(f"{folder(claim.prediction)}/{output.path}")
+        started_ms = self.now_ms()
+        try:
+            archived = await self.fetch(output.source, stem=stem, spool_name=f"{output.id}")
+        except Cancelled:
+            await self.ledger.hand_back([claim.lease])
+        except asyncio.CancelledError:
+            await asyncio.shield(self.ledger.hand_back([claim.lease]))
+            raise
+        except StorageError as error:
+            await self._failed(claim, error, started_ms)
+        else:
+            await self._archived(claim, _stored(archived, self.now_ms(), output.path))
+
+    async def _archived(self, claim: OutputClaim, stored: Stored) -> None:
+        async with self.ledger.transaction() as tx:
+            prediction = (await tx.lock([claim.prediction.id])).get(claim.prediction.id, claim.prediction)
+            ours = await tx.settle_archived(claim, stored)
+            if ours:
+                output = replace(claim.output, state=OutputState.ARCHIVED, stored=stored)
+                event = archived_output_event(prediction, output, bucket=self.bucket.name, links=self.links)
+                await tx.tell([event])
+                await tx.finish([prediction.id])
+        self.seen("archived" if ours else "late", stored.size)
+        self.settled()
+
+    async def _failed(self, claim: OutputClaim, error: StorageError, started_ms: int) -> None:
+        problem = redact_text(str(error))[:_PROBLEM_LENGTH_MAX]
+        if self._is_lost(claim, error, started_ms):
+            await self._lost(claim, f"{_kind(error)}: {problem}")
+            return
+        asked_s = error.retry_after_s if isinstance(error, Unavailable) else None
+        retry_in_ms = gap_ms(claim.output.attempts, self.chance(), asked_s=asked_s)
+        left_ms = claim.output.expires_ms - self.now_ms()
+        if 0 < left_ms < retry_in_ms and isinstance(error, SourceUnavailable):
+            retry_in_ms = left_ms // 2  # whoever asks for patience can't have more of it than there is
+        async with self.ledger.transaction() as tx:
+            await tx.settle_failed(claim, problem, self.now_ms(), retry_in_ms)
+        self.seen("retry", 0)
+        self.settled()
+
+    def _is_lost(self, claim: OutputClaim, error: StorageError, started_ms: int) -> bool:
+        """Never by the clock alone: after the deadline one fetch that began after it must have failed, too."""
+        late = started_ms > claim.output.expires_ms
+        if isinstance(error, Refused):
+            return True
+        if isinstance(error, Gone):
+            return late or claim.output.attempts >= ABSENT_ATTEMPTS or claim.output.source.startswith("data:")
+        return late and isinstance(error, SourceUnavailable | Conflict)
+
+    async def _lost(self, claim: OutputClaim, reason: str) -> None:
+        now_ms = self.now_ms()
+        async with self.ledger.transaction() as tx:
+            prediction = (await tx.lock([claim.prediction.id])).get(claim.prediction.id, claim.prediction)
+            ours = await tx.settle_lost(claim, reason, now_ms)
+            if ours:
+                event = lost_event(prediction, claim.output.path, reason, claim.output.attempts, now_ms, self.links)
+                await tx.tell([event])
+                await tx.finish([prediction.id])
+        self.seen("lost" if ours else "late", 0)
+        self.settled()
+
+
+def _kind(error: StorageError) -> str:
+    if isinstance(error, Gone):
+        return "gone"
+    if isinstance(error, Refused):
+        return "refused"
+    return "conflict" if isinstance(error, Conflict) else "unavailable"
+
+
+def _stored(archived: Archived, now_ms: int, path: str) -> Stored:
+    media = archived.media
+    return Stored(
+        key=archived.key,
+        name=f"{path}.{media.ending}",
+        size=archived.size,
+        sha256=archived.sha256,
+        content_type=media.content_type,
+        header_type=media.header_type,
+        bytes_type=media.bytes_type,
+        url_ending=media.url_ending,
+        width=archived.width,
+        height=archived.height,
+        duration_s=archived.duration_s,
+        headers=archived.headers,
+        verified=archived.verified,
+        archived_ms=now_ms,
+    )

@@ -1,0 +1,35 @@
+"""How long we wait before we ask Replicate ourselves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from receiver.core.prediction import Prediction, Source, Update
+
+GAP_MS_MAX = 300_000  # of silence, ten questions fit into the half hour that a prediction may run
+ABSENT_GAP_MS = 3_600_000  # Replicate does not know it (any more): hardly worth asking
+POLL_MS = 2_000  # when no webhook can reach us, questions are all there is
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Says when an open prediction is to be asked about: after a silence that doubles, or steadily without webhooks."""
+
+    now_ms: Callable[[], int]
+    silence_ms: int
+    polls_only: bool
+
+    def after(self, prediction: Prediction, update: Update) -> Prediction:
+        """The prediction with its next question, now that something was heard."""
+        if prediction.final:
+            return replace(prediction, ask_due_ms=None, asks=0)
+        asks = prediction.asks if update.source == Source.POLL else 0
+        return replace(prediction, ask_due_ms=self.now_ms() + self._gap_ms(asks), asks=asks)
+
+    def absent(self, prediction: Prediction) -> Prediction:
+        """The prediction with its next question, after Replicate said that it does not know it."""
+        return replace(prediction, ask_due_ms=self.now_ms() + ABSENT_GAP_MS)
+
+    def _gap_ms(self, asks: int) -> int:
+        if self.polls_only:
+            return min(POLL_MS, self.silence_ms)
+        return max(self.silence_ms, min(GAP_MS_MAX, self.silence_ms * 2 ** min(asks, 10)))

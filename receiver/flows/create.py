@@ -1,0 +1,92 @@
+"""Creating: an intent on disk, then Replicate with our webhook, then what it said."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from receiver.core.errors import UpstreamError
+from receiver.core.links import Links
+from receiver.core.prediction import Prediction, Source
+from receiver.core.redact import redact
+from receiver.flows.observe import Observe
+from receiver.flows.upstream import problem
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.rows import Intent
+from receiver.replicate.client import Replicate
+from receiver.replicate.errors import ReplicateError
+from receiver.replicate.payload import Unreadable, read_update
+
+# We need to know that it began and how it ended; everything between is noise that Replicate never retries.
+WEBHOOK_EVENTS = ("start", "completed")
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Have Replicate make a prediction, and know it from then on."""
+
+    ledger: Ledger
+    replicate: Replicate
+    observe: Observe
+    links: Links
+    token: Callable[[], str]
+    now_ms: Callable[[], int]
+    asks_for_webhook: bool
+
+    async def __call__(
+        self, path: str, body: Mapping[str, Any], *, key_name: str | None, cancel_after: str | None = None
+    ) -> Prediction:
+        """`path` is one of Replicate's creating routes (`/predictions`, `/models/{owner}/{name}/predictions` …).
+
+        Raises UpstreamError with what Replicate said, LedgerUnavailable when nothing was asked of it.
+        """
+        token = self.token()
+        request = json.dumps(redact({**body}))
+        await self.ledger.intend(
+            Intent(token=token, made_ms=self.now_ms(), key_name=key_name, path=path, request=request)
+        )
+        try:
+            told = await self._ask(path, self._with_webhook(body, token), cancel_after)
+            update = read_update(told, source=Source.CREATE, received_ms=self.now_ms())
+        except ReplicateError as error:
+            state = "unclear" if error.maybe_done else "rejected"
+            await self.ledger.resolve_intent(token, state=state, prediction_id=None)
+            raise problem(error) from error
+        except Unreadable as error:
+            await self.ledger.resolve_intent(token, state="unclear", prediction_id=None)
+            raise UpstreamError(502, {"title": "Bad gateway", "detail": error.reason, "status": 502}) from error
+        (prediction,) = await self.observe([update], key_name=key_name)
+        await self.ledger.resolve_intent(token, state="known", prediction_id=prediction.id)
+        return prediction
+
+    async def _ask(self, path: str, body: Mapping[str, Any], cancel_after: str | None) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"} | ({"Cancel-After": cancel_after} if cancel_after else {})
+        content = json.dumps(body).encode("ascii")
+        answer = await self.replicate.request("POST", path, headers=headers, content=content, creating=True)
+        return answer.object()
+
+    def _with_webhook(self, body: Mapping[str, Any], token: str) -> dict[str, Any]:
+        if not self.asks_for_webhook:
+            return dict(body)
+        return {**body, "webhook": self.links.webhook(token), "webhook_events_filter": list(WEBHOOK_EVENTS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Have Replicate stop a prediction."""
+
+    replicate: Replicate
+    observe: Observe
+    now_ms: Callable[[], int]
+
+    async def __call__(self, prediction_id: str) -> Prediction:
+        """The prediction as known afterwards. Raises UpstreamError."""
+        try:
+            told = await self.replicate.cancel(prediction_id)
+            update = read_update(told, source=Source.POLL, received_ms=self.now_ms())
+        except ReplicateError as error:
+            raise problem(error) from error
+        except Unreadable as error:
+            raise UpstreamError(502, {"title": "Bad gateway", "detail": error.reason, "status": 502}) from error
+        (prediction,) = await self.observe([update])
+        return prediction

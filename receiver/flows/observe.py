@@ -1,0 +1,167 @@
+"""The one door for truth: what Replicate said, by whatever road, is merged into what we know."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from receiver.core.delivery import Delivery, DeliveryState
+from receiver.core.errors import LedgerUnavailable
+from receiver.core.files import FileRule
+from receiver.core.links import Links
+from receiver.core.prediction import Decision, Prediction, Source, Update, decide
+from receiver.flows.asking import Patience
+from receiver.flows.schemas import Schemas
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.rows import UpdateRow
+from receiver.ledger.transaction import Transaction
+from receiver.replicate.payload import Unreadable, read_delivery, read_update
+
+READ_MAX = 200  # deliveries in one transaction: enough to share its fsync, few enough to let others have their turn
+_LARGE_BODY_BYTES = 256 * 1024  # parsing more than this would hold up everybody on the event loop
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Merge updates: predictions, outputs and events change in one transaction, or nothing does."""
+
+    ledger: Ledger
+    links: Links
+    rule: FileRule
+    schemas: Schemas
+    patience: Patience
+    output_ttl_ms: int
+    link: Callable[[], str]
+    changed: Callable[[], None]
+
+    async def step(self, limit: int = READ_MAX) -> int:
+        """Read what came by webhook, oldest first; gives the number of deliveries that were read.
+
+        One that can't be processed, for whatever reason that is its own, is quarantined and stops nobody behind it.
+        """
+        try:
+            return await self._batch(limit)
+        except LedgerUnavailable:
+            await self.ledger.ready()  # the ledger itself is down: nobody's fault
+        except Exception:  # noqa: BLE001 - a fault of ours must hurt the one delivery that shows it, and be seen there
+            pass
+        return await self._one_by_one()
+
+    async def _one_by_one(self) -> int:
+        try:
+            return await self._batch(1)
+        except Exception as error:  # noqa: BLE001 - as above
+            if isinstance(error, LedgerUnavailable):
+                await self.ledger.ready()
+            reason = f"It could not be processed ({type(error).__name__})."
+            async with self.ledger.transaction() as tx:
+                oldest = await tx.unread(1)
+                await tx.mark([(delivery.id, DeliveryState.QUARANTINED, reason, None) for delivery in oldest])
+            return len(oldest)
+
+    async def _batch(self, limit: int) -> int:
+        unknown: set[tuple[str, str]] = set()
+        async with self.ledger.transaction() as tx:
+            deliveries = await tx.unread(limit)
+            if not deliveries:
+                return 0
+            updates, verdicts = await self._read(deliveries, unknown)
+            tokens = {delivery.id: delivery.token for delivery in deliveries if delivery.token}
+            names = await tx.key_names(set(tokens.values()))
+            owners = [names.get(tokens.get(update.delivery_id or "", "")) for update in updates]
+            decisions = await self._merge(tx, updates, owners)
+            verdicts += [
+                (update.delivery_id or "", decision.verdict, decision.reason, update.prediction_id)
+                for update, decision in zip(updates, decisions, strict=True)
+            ]
+            await tx.mark(verdicts)
+        if updates:
+            self.changed()
+        for model, version in unknown:
+            await self.schemas.learn(model, version)
+        return len(deliveries)
+
+    async def __call__(self, updates: Sequence[Update], *, key_name: str | None = None) -> list[Prediction]:
+        """Merge what was heard in an answer of Replicate's API; gives the predictions as known afterwards."""
+        for update in updates:
+            missing = self._schema_missing(update)
+            if missing:
+                await self.schemas.learn(*missing)
+        async with self.ledger.transaction() as tx:
+            decisions = await self._merge(tx, updates, [key_name] * len(updates))
+        self.changed()
+        return [decision.prediction for decision in decisions]
+
+    async def _read(
+        self, deliveries: Sequence[Delivery], unknown: set[tuple[str, str]]
+    ) -> tuple[list[Update], list[tuple[str, DeliveryState, str | None, str | None]]]:
+        """Updates out of bodies. What can't be understood is quarantined; what waits for a schema stays unread."""
+        updates: list[Update] = []
+        quarantined: list[tuple[str, DeliveryState, str | None, str | None]] = []
+        for delivery in deliveries:
+            try:
+                update = await _update(delivery)
+            except Unreadable as verdict:
+                quarantined.append((delivery.id, DeliveryState.QUARANTINED, verdict.reason, None))
+                continue
+            missing = self._schema_missing(update)
+            if missing:
+                unknown.add(missing)
+            else:
+                updates.append(update)
+        return updates, quarantined
+
+    def _schema_missing(self, update: Update) -> tuple[str, str] | None:
+        return self.schemas.missing(update, self.rule)
+
+    async def _merge(self, tx: Transaction, updates: Sequence[Update], owners: Sequence[str | None]) -> list[Decision]:
+        known = await tx.lock({update.prediction_id for update in updates})
+        decisions = [self._decide(known, update, owner) for update, owner in zip(updates, owners, strict=True)]
+        await tx.save(list(known.values()))
+        for update, decision in zip(updates, decisions, strict=True):
+            if decision.found:
+                await tx.found(
+                    update.prediction_id,
+                    decision.found,
+                    expires_ms=self._expires_ms(decision.prediction, update),
+                    link=self.link,
+                )
+        heard = zip(updates, decisions, strict=True)
+        await tx.heard([_heard(update) for update, decision in heard if _kept(update, decision)])
+        await tx.tell([event for decision in decisions for event in decision.events])
+        await tx.finish({prediction.id for prediction in known.values() if prediction.final})
+        return decisions
+
+    def _decide(self, known: dict[str, Prediction], update: Update, owner: str | None) -> Decision:
+        """Decide on one update, and remember the outcome for the next one about the same prediction."""
+        rule = replace(self.rule, by_schema=self.schemas.files(update))
+        decision = decide(known.get(update.prediction_id), update, is_file=rule, links=self.links, key_name=owner)
+        prediction = self.patience.after(decision.prediction, update)
+        known[update.prediction_id] = prediction
+        return replace(decision, prediction=prediction)
+
+    def _expires_ms(self, prediction: Prediction, update: Update) -> int:
+        began_ms = update.received_ms if prediction.completed_ms is None else prediction.completed_ms
+        return began_ms + self.output_ttl_ms
+
+
+async def _update(delivery: Delivery) -> Update:
+    if len(delivery.body) > _LARGE_BODY_BYTES:
+        told = await asyncio.to_thread(read_delivery, delivery.body)
+    else:
+        told = read_delivery(delivery.body)
+    return read_update(told, source=Source.WEBHOOK, received_ms=delivery.received_ms, delivery_id=delivery.id)
+
+
+def _heard(update: Update) -> UpdateRow:
+    return UpdateRow(
+        prediction_id=update.prediction_id,
+        received_ms=update.received_ms,
+        source=update.source,
+        status=update.status,
+        delivery_id=update.delivery_id,
+    )
+
+
+def _kept(update: Update, decision: Decision) -> bool:
+    """Every webhook leaves a row, a poll only when it told something: waiting for a slow model must not fill the disk."""
+    return update.source == Source.WEBHOOK or decision.verdict == DeliveryState.APPLIED

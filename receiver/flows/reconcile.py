@@ -1,0 +1,71 @@
+"""Asking Replicate ourselves about predictions that it has fallen silent about: the guarantee behind the webhook."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from receiver.core.errors import UpstreamError
+from receiver.core.prediction import Prediction, Source
+from receiver.flows.asking import Patience
+from receiver.flows.observe import Observe
+from receiver.flows.upstream import problem
+from receiver.ledger.ledger import Ledger
+from receiver.replicate.client import Replicate
+from receiver.replicate.errors import NotFound, ReplicateError
+from receiver.replicate.payload import Unreadable, read_update
+
+QUESTIONS_MAX = 16  # asked at once: far below Replicate's 3,000 a minute
+LEASE_MS = 30_000  # a question that got no answer by then is asked again
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask Replicate about one prediction, whether we know it or not."""
+
+    replicate: Replicate
+    observe: Observe
+    now_ms: Callable[[], int]
+
+    async def __call__(self, prediction_id: str) -> Prediction | None:
+        """The prediction as known afterwards, None when Replicate does not know it. Raises UpstreamError."""
+        try:
+            told = await self.replicate.get(prediction_id)
+            update = read_update(told, source=Source.POLL, received_ms=self.now_ms())
+        except NotFound:
+            return None
+        except ReplicateError as error:
+            raise problem(error) from error
+        except Unreadable as error:
+            raise UpstreamError(502, {"title": "Bad gateway", "detail": error.reason, "status": 502}) from error
+        if update.prediction_id != prediction_id:
+            raise UpstreamError(
+                502, {"title": "Bad gateway", "detail": "Replicate told of another one.", "status": 502}
+            )
+        (prediction,) = await self.observe([update])
+        return prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Ask about every open prediction whose time has come."""
+
+    ledger: Ledger
+    ask: Ask
+    patience: Patience
+
+    async def step(self, limit: int = QUESTIONS_MAX) -> int:
+        """Gives the number of predictions that Replicate was asked about; one without an answer becomes due again."""
+        due = await self.ledger.claim_questions(limit, lease_ms=LEASE_MS)
+        await asyncio.gather(*map(self._one, due))
+        return len(due)
+
+    async def _one(self, prediction: Prediction) -> None:
+        try:
+            known = await self.ask(prediction.id)
+        except UpstreamError:
+            return  # the claim moved its due time: it will be asked again
+        if known is None:
+            async with self.ledger.transaction() as tx:
+                now_known = (await tx.lock([prediction.id])).get(prediction.id)
+                if now_known is not None and not now_known.final:
+                    await tx.save([self.patience.absent(now_known)])

@@ -1,0 +1,62 @@
+"""The account's own list against the ledger: predictions that nobody told us about are found and kept, too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from receiver.core.clock import iso, timestamp_ms
+from receiver.core.prediction import FINAL, Source, Update
+from receiver.flows.observe import Observe
+from receiver.ledger.ledger import Ledger
+from receiver.replicate.client import Page, Replicate
+from receiver.replicate.errors import ReplicateError
+from receiver.replicate.payload import Unreadable, read_update
+
+WATERMARK = "swept_ms"  # the fact in the ledger: when the last complete sweep began
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Read the list newest first, back to an output's life before the last complete sweep."""
+
+    ledger: Ledger
+    replicate: Replicate
+    observe: Observe
+    output_ttl_ms: int
+    now_ms: Callable[[], int]
+
+    async def step(self) -> int:
+        """Gives how many predictions told us something; a sweep that broke off is begun again by the next one."""
+        began_ms = self.now_ms()
+        swept_ms = await self.ledger.fact(WATERMARK)
+        back_to_ms = (began_ms if swept_ms is None else int(swept_ms)) - self.output_ttl_ms
+        news = 0
+        try:
+            async for page in self.replicate.pages(created_after=iso(max(0, back_to_ms))):
+                news += await self._page(page)
+                if _older(page, back_to_ms):
+                    break
+        except ReplicateError:
+            return news
+        await self.ledger.set_fact(WATERMARK, str(began_ms))
+        return news
+
+    async def _page(self, page: Page) -> int:
+        updates = [update for told in page.results if (update := self._read(told)) is not None]
+        known = await self.ledger.statuses([update.prediction_id for update in updates])
+        fresh = [update for update in updates if known.get(update.prediction_id) not in {*FINAL, update.status}]
+        if fresh:
+            await self.observe(fresh)
+        return len(fresh)
+
+    def _read(self, told: object) -> Update | None:
+        if not isinstance(told, dict):
+            return None
+        try:
+            return read_update(told, source=Source.SWEEP, received_ms=self.now_ms())
+        except Unreadable:
+            return None
+
+
+def _older(page: Page, moment_ms: int) -> bool:
+    created = [timestamp_ms(told.get("created_at")) for told in page.results]
+    return bool(created) and all(ms is not None and ms < moment_ms for ms in created)

@@ -1,0 +1,62 @@
+"""Counting what happens, for Prometheus."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SIZE_BUCKETS = tuple(1024 * 8**power for power in range(9))  # 1 KiB to 16 GiB
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The meters of one process. Nothing in a label comes from outside."""
+
+    registry: CollectorRegistry
+    webhooks: Counter
+    attempts: Counter
+    sizes: Histogram
+    known: Gauge
+    at_risk: Gauge
+
+    @classmethod
+    def fresh(cls) -> "Metrics":
+        registry = CollectorRegistry()
+        return cls(
+            registry=registry,
+            webhooks=Counter("outkeep_webhooks", "Webhooks by what became of them", ["outcome"], registry=registry),
+            attempts=Counter(
+                "outkeep_archive_attempts", "Tries to archive an output by outcome", ["outcome"], registry=registry
+            ),
+            sizes=Histogram(
+                "outkeep_output_bytes", "Sizes of archived outputs", registry=registry, buckets=_SIZE_BUCKETS
+            ),
+            known=Gauge(
+                "outkeep_known", "What the ledger holds, by kind and state", ["kind", "state"], registry=registry
+            ),
+            at_risk=Gauge(
+                "outkeep_next_deadline_seconds",
+                "Seconds until the first pending output vanishes; +Inf when nothing is pending",
+                registry=registry,
+            ),
+        )
+
+    def webhook(self, outcome: str) -> None:
+        """Count one call: accepted, unverified, too_large, shed …"""
+        self.webhooks.labels(outcome).inc()
+
+    def attempt(self, outcome: str, size: int) -> None:
+        """Count one try to archive: archived (with its size in bytes), lost, retry or late."""
+        self.attempts.labels(outcome).inc()
+        if outcome == "archived":
+            self.sizes.observe(size)
+
+    def render(self, counts: Mapping[str, Mapping[str, int]], *, next_deadline_s: float | None) -> bytes:
+        """Prometheus text; `counts` are the ledger's, by kind and state."""
+        self.known.clear()
+        for kind, states in counts.items():
+            for state, count in states.items():
+                self.known.labels(kind, state).set(count)
+        self.at_risk.set(float("inf") if next_deadline_s is None else next_deadline_s)
+        return generate_latest(self.registry)

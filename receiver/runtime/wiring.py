@@ -1,0 +1,224 @@
+"""The one place that chooses ledger, bucket and clock, and hands every flow what it needs."""
+
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from receiver.core.errors import Misconfigured
+from receiver.core.files import FileRule
+from receiver.core.links import Links
+from receiver.flows.accept import Accept
+from receiver.flows.archive import Archive
+from receiver.flows.asking import Patience
+from receiver.flows.conclude import Conclude
+from receiver.flows.create import Cancel, Create
+from receiver.flows.observe import Observe
+from receiver.flows.reconcile import Ask, Reconcile
+from receiver.flows.relay import Relay
+from receiver.flows.schemas import Schemas
+from receiver.flows.sweep import Sweep
+from receiver.ledger.ledger import Ledger
+from receiver.replicate.client import Replicate
+from receiver.replicate.secrets import SigningSecrets
+from receiver.replicate.signature import Secret
+from receiver.runtime.bell import Bell, Ring
+from receiver.runtime.health import Health
+from receiver.runtime.keys import Keys
+from receiver.runtime.settings import Settings
+from receiver.runtime.telemetry import Metrics
+from storage.address import AllowedHosts
+from storage.archive import Archived, archive
+from storage.bucket import Bucket
+from storage.buckets import open_bucket
+from storage.errors import BucketMisconfigured
+from storage.fetch import Fetcher
+from storage.spool import Spool
+
+LINK_BYTES = 16  # 128 random bits, 22 characters: what makes a permanent link a capability
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything that a running service consists of."""
+
+    settings: Settings
+    links: Links
+    now_ms: Callable[[], int]
+    ledger: Ledger
+    bucket: Bucket
+    bell: Bell
+    keys: Keys
+    metrics: Metrics
+    health: Health
+    accept: Accept
+    create: Create
+    cancel: Cancel
+    ask: Ask
+    observe: Observe
+    archive: Archive
+    conclude: Conclude
+    relay: Relay
+    reconcile: Reconcile
+    sweep: Sweep
+
+    async def failing(self) -> list[str]:
+        """What is down though webhooks still come in: bucket, replicate."""
+        return await self.health.failing()
+
+
+def clock_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def program_version() -> str:
+    return version("outkeep")
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, *, now_ms: Callable[[], int] = clock_ms) -> AsyncIterator[House]:
+    """Open ledger, bucket and connections; close them at the end. Raises Misconfigured, LedgerUnavailable."""
+    if settings.sinks:
+        raise Misconfigured(
+            "OUTKEEP_SINKS can't be used yet: this version tells events by the feed (GET /events) only."
+        )
+    async with AsyncExitStack() as stack:
+        keys = Keys.load(settings)
+        ledger = await Ledger.open(settings.database_url, now_ms=now_ms)
+        stack.push_async_callback(ledger.close)
+        bucket = _bucket(settings)
+        stack.push_async_callback(bucket.close)
+        spool = _spool(settings)
+        stack.callback(spool.close)
+        hosts = AllowedHosts.parse(settings.output_hosts)
+        fetcher = Fetcher(hosts, threads=settings.workers, user_agent=f"outkeep/{program_version()}")
+        stack.callback(fetcher.close)
+        replicate = Replicate(
+            base_url=settings.replicate_url,
+            token=settings.replicate_token,
+            clock=time.monotonic,
+            rng=random.SystemRandom(),
+            user_agent=f"outkeep/{program_version()}",
+        )
+        stack.push_async_callback(replicate.aclose)
+        signing = SigningSecrets(
+            configured=[Secret.parse(text) for text in settings.webhook_secrets],
+            fetch=replicate.webhook_secret,
+            clock=time.monotonic,
+        )
+        stack.push_async_callback(signing.aclose)
+        yield _furnished(
+            settings, now_ms=now_ms, keys=keys, ledger=ledger, bucket=bucket, spool=spool, fetcher=fetcher,
+            hosts=hosts, replicate=replicate, signing=signing,
+        )  # fmt: skip
+
+
+def _furnished(
+    settings: Settings,
+    *,
+    now_ms: Callable[[], int],
+    keys: Keys,
+    ledger: Ledger,
+    bucket: Bucket,
+    spool: Spool,
+    fetcher: Fetcher,
+    hosts: AllowedHosts,
+    replicate: Replicate,
+    signing: SigningSecrets,
+) -> House:
+    """Hand every flow what it needs."""
+    links, bell, metrics = Links(settings.public_url), Bell(), Metrics.fresh()
+    ttl_ms = int(settings.output_ttl_s * 1000)
+    patience = Patience(
+        now_ms=now_ms, silence_ms=int(settings.reconcile_after_s * 1000), polls_only=not settings.asks_for_webhooks
+    )
+    observe = Observe(
+        ledger=ledger,
+        links=links,
+        rule=FileRule(hosts.allows),
+        schemas=Schemas(replicate),
+        patience=patience,
+        output_ttl_ms=ttl_ms,
+        link=link,
+        changed=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS, Ring.QUESTIONS, Ring.PREDICTIONS),
+    )
+    ask = Ask(replicate=replicate, observe=observe, now_ms=now_ms)
+
+    async def fetch(source: str, *, stem: str, spool_name: str) -> Archived:
+        return await archive(
+            source,
+            bucket=bucket,
+            stem=stem,
+            spool=spool,
+            spool_name=spool_name,
+            fetcher=fetcher,
+            bytes_max=settings.output_bytes_max,
+        )
+
+    return House(
+        settings=settings,
+        links=links,
+        now_ms=now_ms,
+        ledger=ledger,
+        bucket=bucket,
+        bell=bell,
+        keys=keys,
+        metrics=metrics,
+        health=Health(bucket=bucket, replicate=replicate, clock=time.monotonic),
+        accept=Accept(ledger=ledger, secrets=signing, now_ms=now_ms, arrived=lambda: bell.ring(Ring.DELIVERIES)),
+        create=Create(
+            ledger=ledger,
+            replicate=replicate,
+            observe=observe,
+            links=links,
+            token=link,
+            now_ms=now_ms,
+            asks_for_webhook=settings.asks_for_webhooks,
+        ),  # fmt: skip
+        cancel=Cancel(replicate=replicate, observe=observe, now_ms=now_ms),
+        ask=ask,
+        observe=observe,
+        archive=Archive(
+            ledger=ledger,
+            bucket=bucket,
+            fetch=fetch,
+            links=links,
+            now_ms=now_ms,
+            chance=random.SystemRandom().random,
+            settled=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS),
+            seen=metrics.attempt,
+        ),  # fmt: skip
+        conclude=Conclude(
+            ledger=ledger,
+            bucket=bucket,
+            links=links,
+            version=program_version(),
+            archived=lambda: bell.ring(Ring.EVENTS, Ring.PREDICTIONS),
+        ),  # fmt: skip
+        relay=Relay(ledger=ledger, grown=lambda: bell.ring(Ring.FEED)),
+        reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
+        sweep=Sweep(ledger=ledger, replicate=replicate, observe=observe, output_ttl_ms=ttl_ms, now_ms=now_ms),
+    )
+
+
+def link() -> str:
+    """A new capability: 22 characters out of 128 random bits."""
+    return secrets.token_urlsafe(LINK_BYTES)
+
+
+def _bucket(settings: Settings) -> Bucket:
+    try:
+        return open_bucket(settings.bucket_url)
+    except BucketMisconfigured as error:
+        raise Misconfigured(f"OUTKEEP_BUCKET_URL can't be used: {error}") from error
+
+
+def _spool(settings: Settings) -> Spool:
+    try:
+        return Spool(settings.spool_dir, bytes_max=settings.spool_bytes_max)
+    except OSError as error:
+        raise Misconfigured(f"OUTKEEP_SPOOL_DIR can't be used: {error.strerror} ({settings.spool_dir}).") from error

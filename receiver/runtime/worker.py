@@ -1,0 +1,171 @@
+"""The loops: each takes one step after another, sleeps until there is something to do, and wakes at once when told."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from receiver.core.errors import LedgerUnavailable
+from receiver.flows.archive import LEASE_MS
+from receiver.runtime.bell import Ring
+from receiver.runtime.wiring import House
+
+LOOK_EVERY_S = 5.0  # a ring from another process can get lost: nobody sleeps longer than this without looking
+TROUBLE_GAP_S = 1.0  # between tries while the ledger is down
+STOP_S = 8.0  # for work in hand at the end; what is not done by then is handed back
+PRUNE_EVERY_S = 600.0
+PRUNED_MAX = 500  # rows in one small transaction
+DAY_MS = 86_400_000
+
+log = logging.getLogger("outkeep.worker")
+
+
+class Worker:
+    """All flows of one process. `run` returns once `stop` is set and the work in hand is finished or handed back."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._stop = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        house = self._house
+        loops = [
+            self._loop(Ring.DELIVERIES, house.observe.step),
+            self._loop(Ring.MANIFESTS, house.conclude.step),
+            self._loop(Ring.EVENTS, house.relay.step),
+            self._loop(Ring.QUESTIONS, house.reconcile.step),
+            self._archive_loop(),
+            self._every(LEASE_MS / 3000, house.archive.renew),
+            self._every(PRUNE_EVERY_S, self._prune),
+        ]
+        if house.settings.sweep_every_s:
+            loops.append(self._every(house.settings.sweep_every_s, house.sweep.step))
+        async with asyncio.TaskGroup() as group:
+            for loop in loops:
+                group.create_task(loop)
+
+    async def _loop(self, kind: Ring, step: Callable[[], Awaitable[int]]) -> None:
+        """One step after the other while there is work; asleep until a ring or until something becomes due."""
+        while not self._stop.is_set():
+            seen = self._house.bell.count(kind)
+            if not await self._safely(step()):
+                await self._sleep(kind, seen)
+
+    async def _archive_loop(self) -> None:
+        """As many outputs at once as there are workers; a free place is filled at once, a slow file holds up nobody."""
+        archive, places = self._house.archive, self._house.settings.workers
+        running: set[asyncio.Task[None]] = set()
+        while not self._stop.is_set():
+            seen = self._house.bell.count(Ring.OUTPUTS)
+            begun = await self._safely(archive.start(places - len(running))) if len(running) < places else []
+            running.update(begun or [])
+            if not begun:
+                await self._sleep(Ring.OUTPUTS, seen, *running)
+            running = {task for task in running if not _ended(task)}
+        await self._wind_up(running)
+
+    async def _wind_up(self, running: set[asyncio.Task[None]]) -> None:
+        """Let what is nearly done finish; the rest hands its outputs back."""
+        if running:
+            _, late = await asyncio.wait(running, timeout=STOP_S / 2)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=STOP_S / 2)
+
+    async def _sleep(self, kind: Ring, seen: int, *tasks: asyncio.Task[None]) -> None:
+        """Until the bell rings, a task ends, something becomes due, or the stop."""
+        due_ms = await self._safely(self._due_in_ms(kind))
+        timeout_s = LOOK_EVERY_S if due_ms is None else min(LOOK_EVERY_S, due_ms / 1000)
+        waits = [
+            asyncio.ensure_future(self._house.bell.wait(kind, seen=seen, timeout_s=None)),
+            asyncio.ensure_future(self._stop.wait()),
+        ]
+        try:
+            await asyncio.wait([*waits, *tasks], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _due_in_ms(self, kind: Ring) -> float | None:
+        return (await self._house.ledger.due_in_ms()).get(kind)
+
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[object]]) -> None:
+        while not self._stop.is_set():
+            await self._safely(step())
+            try:
+                await asyncio.wait_for(self._stop.wait(), seconds)
+            except TimeoutError:
+                continue
+
+    async def _prune(self) -> None:
+        settings, now_ms = self._house.settings, self._house.now_ms()
+        while await self._house.ledger.prune(
+            events_before_ms=now_ms - settings.keep_events_days * DAY_MS,
+            deliveries_before_ms=now_ms - settings.keep_deliveries_days * DAY_MS,
+            limit=PRUNED_MAX,
+        ):
+            await asyncio.sleep(0)
+
+    async def _safely(self, work: Awaitable[Any]) -> Any:
+        """A step that fails is logged and tried again a little later: no trouble ends a loop."""
+        try:
+            return await work
+        except LedgerUnavailable as error:
+            log.warning("the ledger is not available: %s", error)
+        except Exception:
+            log.exception("a step failed; it will be tried again")
+        await asyncio.sleep(TROUBLE_GAP_S)
+        return None
+
+
+def _ended(task: asyncio.Task[None]) -> bool:
+    if task.done() and not task.cancelled() and task.exception() is not None:
+        log.error("archiving failed; the output becomes due again with its lease", exc_info=task.exception())
+    return task.done()
+
+
+async def mirror(house: House, stop: asyncio.Event) -> None:
+    """Hear the rings of other processes on the same ledger, and tell them ours (Postgres only)."""
+    pending: set[str] = set()
+    rung = asyncio.Event()
+
+    def note(kinds: frozenset[str]) -> None:
+        pending.update(kinds)
+        rung.set()
+
+    async def tell() -> None:
+        while True:
+            await rung.wait()
+            rung.clear()
+            kinds = sorted(pending)
+            pending.clear()
+            await _quietly(house.ledger.notify(kinds))
+
+    async def hear() -> None:
+        while True:
+            await _quietly(_listen(house))
+            await asyncio.sleep(TROUBLE_GAP_S)
+
+    house.bell.watch(note)
+    tasks = [asyncio.create_task(tell()), asyncio.create_task(hear())]
+    try:
+        await stop.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _listen(house: House) -> None:
+    async for kind in house.ledger.listen():
+        house.bell.ring_here([kind])
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except LedgerUnavailable as error:
+        log.warning("the ledger is not available: %s", error)
