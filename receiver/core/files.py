@@ -15,7 +15,7 @@ _DEPTH_MAX = 100  # levels of a schema's references: a schema may point at itsel
 
 @dataclass(frozen=True, slots=True)
 class FileRule:
-    """Judges the strings of an output JSON: `allows` says whether a URL may be fetched; `by_schema` are files' paths."""
+    """Judges the strings of an output JSON: `allows` says whether a URL may be fetched; `by_schema` are paths."""
 
     allows: Callable[[str], bool]
     by_schema: frozenset[str] = frozenset()

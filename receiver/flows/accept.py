@@ -22,7 +22,7 @@ class Accept:
     arrived: Callable[[], None]
 
     async def __call__(self, body: bytes, headers: Headers, token: str | None = None) -> None:
-        """Raises Unverified (nothing happened), SecretUnknown, LedgerFull or LedgerUnavailable (nothing was promised)."""
+        """Raises Unverified (nothing happened); SecretUnknown, LedgerFull, LedgerUnavailable (nothing was promised)."""
         received_ms = self.now_ms()
         verified = await self._verified(body, headers, received_ms // 1000)
         delivery = Delivery(

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from receiver.core.errors import UpstreamError
 from receiver.core.links import Links
 from receiver.core.prediction import Prediction, Source
 from receiver.core.redact import redact
 from receiver.flows.observe import Observe
-from receiver.flows.upstream import problem
+from receiver.flows.upstream import bad_gateway, problem
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.rows import Intent
 from receiver.replicate.client import Replicate
@@ -54,7 +53,7 @@ class Create:
             raise problem(error) from error
         except Unreadable as error:
             await self.ledger.resolve_intent(token, state="unclear", prediction_id=None)
-            raise UpstreamError(502, {"title": "Bad gateway", "detail": error.reason, "status": 502}) from error
+            raise bad_gateway(error.reason) from error
         (prediction,) = await self.observe([update], key_name=key_name)
         await self.ledger.resolve_intent(token, state="known", prediction_id=prediction.id)
         return prediction
@@ -87,6 +86,6 @@ class Cancel:
         except ReplicateError as error:
             raise problem(error) from error
         except Unreadable as error:
-            raise UpstreamError(502, {"title": "Bad gateway", "detail": error.reason, "status": 502}) from error
+            raise bad_gateway(error.reason) from error
         (prediction,) = await self.observe([update])
         return prediction

@@ -1,6 +1,7 @@
 """The one door for truth: what Replicate said, by whatever road, is merged into what we know."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,8 @@ from receiver.ledger.ledger import Ledger
 from receiver.ledger.rows import UpdateRow
 from receiver.ledger.transaction import Transaction
 from receiver.replicate.payload import Unreadable, read_delivery, read_update
+
+log = logging.getLogger("outkeep.observe")
 
 READ_MAX = 200  # deliveries in one transaction: enough to share its fsync, few enough to let others have their turn
 _LARGE_BODY_BYTES = 256 * 1024  # parsing more than this would hold up everybody on the event loop
@@ -41,9 +44,9 @@ class Observe:
         try:
             return await self._batch(limit)
         except LedgerUnavailable:
-            await self.ledger.ready()  # the ledger itself is down: nobody's fault
-        except Exception:  # noqa: BLE001 - a fault of ours must hurt the one delivery that shows it, and be seen there
-            pass
+            await self.ledger.ready()  # raises when the ledger itself is down: then no delivery is to blame
+        except Exception:
+            log.exception("deliveries could not be read together; they are read one by one")
         return await self._one_by_one()
 
     async def _one_by_one(self) -> int:
@@ -163,5 +166,5 @@ def _heard(update: Update) -> UpdateRow:
 
 
 def _kept(update: Update, decision: Decision) -> bool:
-    """Every webhook leaves a row, a poll only when it told something: waiting for a slow model must not fill the disk."""
+    """Every webhook leaves a row, a poll only when it told something: a slow model must not fill the disk."""
     return update.source == Source.WEBHOOK or decision.verdict == DeliveryState.APPLIED

@@ -8,7 +8,7 @@ from receiver.core.errors import UpstreamError
 from receiver.core.prediction import Prediction, Source
 from receiver.flows.asking import Patience
 from receiver.flows.observe import Observe
-from receiver.flows.upstream import problem
+from receiver.flows.upstream import bad_gateway, problem
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.client import Replicate
 from receiver.replicate.errors import NotFound, ReplicateError
@@ -36,11 +36,9 @@ class Ask:
         except ReplicateError as error:
             raise problem(error) from error
         except Unreadable as error:
-            raise UpstreamError(502, {"title": "Bad gateway", "detail": error.reason, "status": 502}) from error
+            raise bad_gateway(error.reason) from error
         if update.prediction_id != prediction_id:
-            raise UpstreamError(
-                502, {"title": "Bad gateway", "detail": "Replicate told of another one.", "status": 502}
-            )
+            raise bad_gateway("Replicate told of another prediction than we asked about.")
         (prediction,) = await self.observe([update])
         return prediction
 

@@ -16,7 +16,7 @@ SCHEMAS_MAX = 256  # models whose schema is kept in memory
 
 @dataclass(frozen=True, slots=True)
 class Schemas:
-    """Models' OpenAPI schemas. One that Replicate does not give (hidden, removed, unreachable) counts as saying nothing."""
+    """Models' OpenAPI schemas. One that Replicate does not give (hidden, unreachable …) counts as saying nothing."""
 
     replicate: Replicate
     _known: OrderedDict[tuple[str, str], Mapping[str, Any]] = field(default_factory=OrderedDict)

@@ -112,9 +112,17 @@ async def open_house(settings: Settings, *, now_ms: Callable[[], int] = clock_ms
         )
         stack.push_async_callback(signing.aclose)
         yield _furnished(
-            settings, now_ms=now_ms, keys=keys, ledger=ledger, bucket=bucket, spool=spool, fetcher=fetcher,
-            hosts=hosts, replicate=replicate, signing=signing,
-        )  # fmt: skip
+            settings,
+            now_ms=now_ms,
+            keys=keys,
+            ledger=ledger,
+            bucket=bucket,
+            spool=spool,
+            fetcher=fetcher,
+            hosts=hosts,
+            replicate=replicate,
+            signing=signing,
+        )
 
 
 def _furnished(
@@ -178,7 +186,7 @@ def _furnished(
             token=link,
             now_ms=now_ms,
             asks_for_webhook=settings.asks_for_webhooks,
-        ),  # fmt: skip
+        ),
         cancel=Cancel(replicate=replicate, observe=observe, now_ms=now_ms),
         ask=ask,
         observe=observe,
@@ -191,14 +199,14 @@ def _furnished(
             chance=random.SystemRandom().random,
             settled=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS),
             seen=metrics.attempt,
-        ),  # fmt: skip
+        ),
         conclude=Conclude(
             ledger=ledger,
             bucket=bucket,
             links=links,
             version=program_version(),
             archived=lambda: bell.ring(Ring.EVENTS, Ring.PREDICTIONS),
-        ),  # fmt: skip
+        ),
         relay=Relay(ledger=ledger, grown=lambda: bell.ring(Ring.FEED)),
         reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
         sweep=Sweep(ledger=ledger, replicate=replicate, observe=observe, output_ttl_ms=ttl_ms, now_ms=now_ms),

@@ -102,12 +102,13 @@ class Worker:
 
     async def _prune(self) -> None:
         settings, now_ms = self._house.settings, self._house.now_ms()
-        while await self._house.ledger.prune(
-            events_before_ms=now_ms - settings.keep_events_days * DAY_MS,
-            deliveries_before_ms=now_ms - settings.keep_deliveries_days * DAY_MS,
-            limit=PRUNED_MAX,
-        ):
-            await asyncio.sleep(0)
+        pruned = PRUNED_MAX
+        while pruned >= PRUNED_MAX and not self._stop.is_set():
+            pruned = await self._house.ledger.prune(
+                events_before_ms=now_ms - settings.keep_events_days * DAY_MS,
+                deliveries_before_ms=now_ms - settings.keep_deliveries_days * DAY_MS,
+                limit=PRUNED_MAX,
+            )
 
     async def _safely(self, work: Awaitable[Any]) -> Any:
         """A step that fails is logged and tried again a little later: no trouble ends a loop."""
