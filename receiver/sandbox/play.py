@@ -1,0 +1,148 @@
+"""How a prediction runs: it waits, works, tells what it has and ends. One task each."""
+
+import asyncio
+import base64
+from typing import Any
+
+from receiver.sandbox import webhooks
+from receiver.sandbox.models import Ask, Inline, Made
+from receiver.sandbox.predictions import Artifact, Prediction, Truth
+from receiver.sandbox.recipes import Recipe
+from receiver.sandbox.sandbox import Sandbox
+
+OUTPUT_EVERY_S = 0.5  # `output` and `logs` are told at most once in 500 ms: docs, topics/webhooks/setup-webhook
+LATE_S = 0.05  # between the last output and the end: the moment in which `processing` has outputs
+PATH_LENGTH = 48
+
+
+async def play(sandbox: Sandbox, prediction: Prediction) -> None:
+    """From `starting` to the end, unless a cancel or the deadline comes first."""
+    ask = Ask(prediction.input, prediction.seed, sandbox.rng("model", prediction.seed), sandbox.origin)
+    made = prediction.model.make(ask)
+    wanted = prediction.mischief.status or sandbox.general.status
+    webhooks.tell(sandbox, prediction, "start")
+    await sandbox.doze(_number(sandbox, prediction, "queue_s", prediction.model.queue_s))
+    if wanted == "aborted":
+        end(sandbox, prediction, "aborted")
+        return
+    prediction.status, prediction.started_ns = "processing", sandbox.now_ns()
+    prediction.changed()
+    await _work(sandbox, prediction, made, fails=wanted not in (None, "succeeded"))
+    if wanted == "never":
+        await sandbox.stopped.wait()
+        return
+    prediction.error = prediction.mischief.error or sandbox.general.error or made.error
+    failed = "failed" if prediction.error or wanted == "failed" else "succeeded"
+    end(sandbox, prediction, wanted or failed, made.metrics)
+
+
+async def deadline(sandbox: Sandbox, prediction: Prediction) -> None:
+    """`Cancel-After`: too late before the start is `aborted`, later `canceled`."""
+    assert prediction.deadline_ns is not None
+    await sandbox.nap((prediction.deadline_ns - sandbox.now_ns()) / 1e9)
+    if not prediction.final and not sandbox.stopped.is_set():
+        end(sandbox, prediction, "aborted" if prediction.started_ns is None else "canceled")
+
+
+def end(sandbox: Sandbox, prediction: Prediction, status: str, metrics: Any = None) -> None:
+    """The last word: never taken back. Ends the run if it still goes on."""
+    if prediction.final or sandbox.stopped.is_set():
+        return
+    p = prediction
+    p.status, p.completed_ns, p.aged_at_end_s = status, sandbox.now_ns(), sandbox.aged_s
+    if status == "failed" and not p.error:
+        p.error = "Prediction failed for an unknown reason."
+    if status in ("failed", "canceled", "aborted") and not p.model.grows:
+        p.output = None
+    if status != "aborted":
+        run_s = (p.completed_ns - (p.started_ns or p.completed_ns)) / 1e9
+        p.metrics = {"predict_time": round(run_s, 9), "total_time": round((p.completed_ns - p.created_ns) / 1e9, 6)}
+        p.metrics |= metrics or {}
+    p.changed()
+    if p.task is not None and p.task is not asyncio.current_task():
+        p.task.cancel()
+    if status != "aborted":  # no document says that an abortion is told, so a receiver must do without
+        webhooks.tell(sandbox, p, "completed")
+
+
+def mint(sandbox: Sandbox, prediction: Prediction, value: Any, path: str = "output") -> Any:
+    """The output as JSON: a `Recipe` becomes the URL of a file served from now on, the same one the same URL."""
+    if isinstance(value, Recipe):
+        return _hosted(sandbox, prediction, value, path)
+    if isinstance(value, Inline):
+        facts, body = sandbox.pantry.facts(value.recipe), b"".join(sandbox.pantry.pieces(value.recipe))
+        content_type = value.recipe.content_type
+        prediction.truth.append(Truth(path, f"data:{content_type}", content_type, facts))
+        return f"data:{content_type};base64,{base64.b64encode(body).decode('ascii')}"
+    if isinstance(value, dict):
+        return {key: mint(sandbox, prediction, item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [mint(sandbox, prediction, item, f"{path}.{index}") for index, item in enumerate(value)]
+    return value
+
+
+async def _work(sandbox: Sandbox, prediction: Prediction, made: Made, *, fails: bool) -> None:
+    """The run itself, in as many steps as there is something to tell."""
+    p = prediction
+    seconds = _number(sandbox, p, "duration_s", p.model.predict_s)
+    general, own = sandbox.general, p.mischief
+    shaped = own if own.has_output else general
+    output = shaped.output if shaped.has_output else made.output
+    await asyncio.to_thread(_bake, sandbox, output)
+    parts = list(output) if p.model.grows and isinstance(output, list) else []
+    steps = max(1, len(parts), len(made.logs))
+    told_ns = 0
+    for step in range(steps):
+        await sandbox.doze(seconds / steps)
+        _step(sandbox, p, made, parts, step, steps)
+        if step < steps - 1 and sandbox.now_ns() - told_ns >= OUTPUT_EVERY_S * sandbox.options.speed * 1e9:
+            told_ns = sandbox.now_ns()
+            webhooks.tell(sandbox, p, "output" if p.output else "logs")
+    p.logs = (p.logs or "") + "#" * int(_number(sandbox, p, "logs_bytes", 0))
+    if made.error is None and not fails and not parts:
+        p.output = mint(sandbox, p, output)
+    if p.output is not None:
+        p.ready = True
+        p.changed()
+        webhooks.tell(sandbox, p, "output")
+        await sandbox.doze(LATE_S)
+
+
+def _step(sandbox: Sandbox, p: Prediction, made: Made, parts: list[Any], step: int, steps: int) -> None:
+    first, last = step * len(parts) // steps, (step + 1) * len(parts) // steps
+    for index in range(first, last):
+        p.output = [*(p.output or []), mint(sandbox, p, parts[index], f"output.{index}")]
+    lines = made.logs[step * len(made.logs) // steps : (step + 1) * len(made.logs) // steps]
+    p.logs = (p.logs or "") + "".join(f"{line}\n" for line in lines)
+    p.changed()
+
+
+def _hosted(sandbox: Sandbox, p: Prediction, recipe: Recipe, path: str) -> str:
+    known = next((artifact for artifact in p.artifacts if artifact.recipe is recipe), None)
+    if known is None:
+        index = len(p.artifacts)
+        folder = sandbox.name(f"file:{p.id}", index, PATH_LENGTH)
+        place = f"/{('pbxt', 'yhqm', 'xezq')[p.number % 3]}/{folder}/out-{index}.{recipe.ending}"
+        known = Artifact(place, index, recipe, sandbox.pantry.facts(recipe), p.id, sandbox.now_ns())
+        p.artifacts.append(known)
+        sandbox.files[place] = known
+    url = sandbox.origin + known.path
+    p.truth.append(Truth(path, url, recipe.content_type, known.facts))
+    return url
+
+
+def _bake(sandbox: Sandbox, value: Any) -> None:
+    """Makes all files once, off the loop, so that their hashes are known when they are told."""
+    if isinstance(value, Inline):
+        value = value.recipe
+    if isinstance(value, Recipe):
+        sandbox.pantry.facts(value)
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _bake(sandbox, item)
+
+
+def _number(sandbox: Sandbox, prediction: Prediction, name: str, default: float) -> float:
+    own = prediction.mischief.number(name)
+    general = sandbox.general.number(name)
+    return own if own is not None else general if general is not None else default
