@@ -35,7 +35,7 @@ class Answer:
     """One answer: `status`, `headers` (lower-case names, repeated ones joined by commas), and its body.
 
     `size` is the announced length of the body in bytes, None for chunks and for a body that ends with the connection;
-    `framed` is False only for the latter.
+    `framed` is False only for the latter; `ended` says that the body was read to its end.
     """
 
     def __init__(self, connection: Connection, watch: Watch) -> None:
@@ -43,7 +43,7 @@ class Answer:
         self._watch = watch
         self._unread = connection.unread
         self._keep = True
-        self._ended = False
+        self.ended = False
         self._in_chunks = False
         self._chunk_left = 0
         self._chunks_begun = False
@@ -57,11 +57,11 @@ class Answer:
     @property
     def reusable(self) -> bool:
         """The body was read to its end, and the connection may serve another request."""
-        return self._ended and self._keep and self._connection.is_quiet()
+        return self.ended and self._keep and self._connection.is_quiet()
 
     def read_into(self, room: memoryview) -> int:
         """The next bytes of the body: at least one, 0 at its proper end. Raises Cut, SourceUnavailable, Cancelled."""
-        if self._ended:
+        if self.ended:
             return 0
         if self._in_chunks:
             return self._read_chunked(room)
@@ -72,11 +72,11 @@ class Answer:
             raise Cut
         self._left -= count
         if not self._left:
-            self._ended = True
+            self.ended = True
         return count
 
     def _end(self) -> int:
-        self._ended = True
+        self.ended = True
         return 0
 
     def _read_chunked(self, room: memoryview) -> int:
@@ -196,8 +196,8 @@ class Answer:
             if len(lengths) != 1 or not _LENGTH.fullmatch(next(iter(lengths))):
                 raise SourceUnavailable("The server's Content-Length makes no sense.")
             self.size = self._left = int(lengths.pop())
-            self._ended = self._left == 0
+            self.ended = self._left == 0
         elif self.status in {204, 304}:
-            self.size, self._ended = 0, True
+            self.size, self.ended = 0, True
         else:
             self.framed = self._keep = False

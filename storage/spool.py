@@ -32,11 +32,15 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", re.ASCII)
 class Spool:
     """A folder for files on their way, at most `bytes_max` of them (counted per process, kept ones included)."""
 
-    def __init__(self, folder: Path, bytes_max: int, *, disk_free_min: int = DISK_FREE_BYTES_MIN) -> None:
+    def __init__(
+        self, folder: Path, bytes_max: int, *, disk_free_min: int = DISK_FREE_BYTES_MIN, wait_s: float = RESERVE_WAIT_S
+    ) -> None:
         """Makes the folder and sweeps it. Raises SpoolUnavailable where that fails."""
         self.folder = folder
         self.bytes_max = bytes_max
         self._disk_free_min = disk_free_min
+        self._wait_s = wait_s
+        self._queue: list[object] = []
         self._reserved: dict[str, int] = {}
         self._changed = threading.Condition()
         try:
@@ -58,34 +62,29 @@ class Spool:
         """
         removed = 0
         for path in sorted(self.folder.iterdir()):
-            name, kind = path.stem, path.suffix
-            if kind == ".data" and not self._record(name).exists():
-                removed += self._remove_unused(path)
-            elif kind == ".json" and not self._data(name).exists():
-                path.unlink(missing_ok=True)
-                removed += 1
-            elif kind == ".data":
+            name = path.name.removesuffix(".new").removesuffix(".json").removesuffix(".data")
+            data, record = self._data(name), self._record(name)
+            if path == data and record.exists():
                 with self._changed:
                     self._reserved.setdefault(name, path.stat().st_size)
-            elif kind == ".new":
-                removed += self._remove_unused(path)
+            elif path == data or path.suffix == ".new" or (path == record and not data.exists()):
+                removed += _remove_unused(path, data)
         return removed
 
     def open(self, name: str) -> "SpoolFile":
-        """A file of one's own, empty or as it was kept. Raises SpoolUnavailable while another worker has it, Refused."""
+        """A file of one's own, empty or as it was kept. Raises Refused, and SpoolUnavailable while another has it."""
         if not _NAME.fullmatch(name):
             raise Refused("A spool name is 1 to 200 of the characters A-Z a-z 0-9 . _ - and begins with no dot.")
         path = self._data(name)
         try:
             while True:
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if _locked(file) and _still_there(file, path):
+                if not _locked(file):
+                    os.close(file)
+                    raise SpoolUnavailable("Another worker has this output.", retry_after_s=RETRY_AFTER_S)
+                if _still_there(file, path):
                     return SpoolFile(self, name, path, file)
                 os.close(file)
-                if path.exists() and not _free(path):
-                    raise SpoolUnavailable(
-                        "Another worker is still busy with this output.", retry_after_s=RETRY_AFTER_S
-                    )
         except OSError as error:
             raise SpoolUnavailable(f"The spool folder cannot be used: {error.strerror}.") from error
 
@@ -104,16 +103,28 @@ class Spool:
                 self.open(name).remove()
 
     def reserve(self, name: str, size: int, cancelled: Callable[[], bool]) -> None:
-        """Hold `size` bytes in all for a file, waiting a little for others. Raises SpoolUnavailable, Cancelled."""
-        until = time.monotonic() + RESERVE_WAIT_S
+        """Hold `size` bytes in all for a file, waiting a little for others. Raises SpoolUnavailable, Cancelled.
+
+        Who asks first is served first: callers that come in the order of their deadlines are served in it. A file that
+        holds room already and grows does not queue, since others wait for it to end.
+        """
+        until = time.monotonic() + self._wait_s
+        ticket = object()
         with self._changed:
-            while not self._fits(name, size):
-                if cancelled():
-                    raise Cancelled("The transfer was stopped.")
-                if time.monotonic() > until or size > self.bytes_max:
-                    raise SpoolUnavailable("The spool is full.", retry_after_s=RETRY_AFTER_S)
-                self._changed.wait(WAIT_SLICE_S)
-            self._reserved[name] = size
+            if name not in self._reserved:
+                self._queue.append(ticket)
+            try:
+                while (ticket in self._queue and self._queue[0] is not ticket) or not self._fits(name, size):
+                    if cancelled():
+                        raise Cancelled("The transfer was stopped.")
+                    if time.monotonic() > until or size > self.bytes_max:
+                        raise SpoolUnavailable("The spool is full.", retry_after_s=RETRY_AFTER_S)
+                    self._changed.wait(WAIT_SLICE_S)
+                self._reserved[name] = size
+            finally:
+                if ticket in self._queue:
+                    self._queue.remove(ticket)
+                    self._changed.notify_all()
 
     def release(self, name: str) -> None:
         """Give back what a file held."""
@@ -133,12 +144,6 @@ class Spool:
     def _record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
-    def _remove_unused(self, path: Path) -> int:
-        if not _free(path):
-            return 0
-        path.unlink(missing_ok=True)
-        return 1
-
 
 class SpoolFile:
     """One locked file of the spool. Used by one thread at a time; ends with `remove` or `close`."""
@@ -155,9 +160,12 @@ class SpoolFile:
 
     def restart(self) -> None:
         """Empty the file; what was known of it is no longer true. Raises SpoolUnavailable."""
-        self._record.unlink(missing_ok=True)
-        os.ftruncate(self._file, 0)
-        os.lseek(self._file, 0, os.SEEK_SET)
+        try:
+            self._record.unlink(missing_ok=True)
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+        except OSError as error:
+            raise SpoolUnavailable(f"The spool's disk failed: {error.strerror}.") from error
 
     def write(self, data: memoryview) -> None:
         """Append. Raises SpoolUnavailable where the disk does not take it."""
@@ -244,13 +252,18 @@ def _still_there(file: int, path: Path) -> bool:
     return (mine.st_ino, mine.st_dev) == (there.st_ino, there.st_dev)
 
 
-def _free(path: Path) -> bool:
+def _remove_unused(path: Path, data: Path) -> int:
+    """Remove a leftover unless a living process has its data file locked; 1 if it was removed."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(data, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return True
+        path.unlink(missing_ok=True)
+        return 1
     try:
-        return _locked(file)
+        if not _locked(file):
+            return 0
+        path.unlink(missing_ok=True)
+        return 1
     finally:
         os.close(file)
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 
 from storage.errors import Cancelled, SourceUnavailable
 
+
+class Stalled(SourceUnavailable):
+    """The server stopped sending, or sends too slowly to be waited for: another connection may do better."""
+
+
 SLICE_S = 0.2
 """Longest that a thread waits in one system call: a cancelled transfer stops within it."""
 
@@ -63,7 +68,7 @@ class Watch:
         if count:
             self._silent_since = now
         elif now - self._silent_since > self.patience.read_s:
-            raise SourceUnavailable(f"The server sent nothing for {self.patience.read_s:g} s.")
+            raise Stalled(f"The server sent nothing for {self.patience.read_s:g} s.")
         if self._head_until is not None:
             if now > self._head_until:
                 raise SourceUnavailable(f"The server's answer did not begin within {self.patience.read_s:g} s.")
@@ -72,7 +77,7 @@ class Watch:
         self._received += count
         if self._waited_s >= self.patience.rate_window_s:
             if self._received < self.patience.rate_min * self._waited_s:
-                raise SourceUnavailable(f"The server sent less than {self.patience.rate_min} bytes a second.")
+                raise Stalled(f"The server sent less than {self.patience.rate_min} bytes a second.")
             self._waited_s, self._received = 0.0, 0
 
     def resumed(self) -> None:

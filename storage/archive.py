@@ -1,0 +1,229 @@
+"""The verb: put what is behind a URL into a bucket, provably whole, and say what was stored."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage import data_uri
+from storage.archived import Archived
+from storage.bucket import Bucket, Upload
+from storage.errors import BucketMisconfigured, BucketUnavailable, Cancelled, SpoolUnavailable
+from storage.fetch import Fetcher, Proof
+from storage.intake import PIECE_BYTES, Intake
+from storage.measure import measure
+from storage.media import HEAD_BYTES, detect
+from storage.spool import Spool, SpoolFile
+
+__all__ = ["Archived", "archive"]
+
+EARLY_BYTES_MIN = 16 * 1024 * 1024
+"""Files above this are sent to the bucket while they still come in."""
+
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    source: str
+    bucket: Bucket
+    stem: str
+    spool: Spool
+    spool_name: str
+    fetcher: Fetcher
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A file that is whole: its bytes in memory or in the spool; or in neither, since the bucket has it."""
+
+    archived: Archived
+    data: bytes | None = None
+    file: SpoolFile | None = None
+
+
+async def archive(
+    source: str,
+    *,
+    bucket: Bucket,
+    stem: str,
+    spool: Spool,
+    spool_name: str,
+    fetcher: Fetcher,
+    bytes_max: int,
+    cancelled: Stop = lambda: False,
+) -> Archived:
+    """Store the file behind `source` (an http(s) URL or a `data:` URI) under `stem` + "." + its ending.
+
+    `stem` is a full key without the ending. Bytes that are whole while the bucket does not take them stay in the spool
+    under `spool_name`: the next call with this name takes them to the bucket and fetches nothing, also after a restart.
+    Raises Gone, Refused, Unavailable, BucketMisconfigured, Conflict, Cancelled; nothing half-written is ever visible.
+    """
+    order = _Order(source, bucket, stem, spool, spool_name, fetcher, bytes_max)
+    whole: _Whole | None = None
+    if spool.has_kept(spool_name):
+        whole = await fetcher.run(lambda stop: _take_kept(order, stop), cancelled, abandoned=_leave)
+    if whole is None:
+        whole = await fetcher.run(lambda stop: _fetch(order, stop), cancelled, abandoned=_leave)
+    if whole.data is not None or whole.file is not None:
+        await _store(order, whole, cancelled)
+    return whole.archived
+
+
+def _take_kept(order: _Order, stop: Stop) -> _Whole | None:
+    """What an earlier call left in the spool, if its bytes are still those that were verified."""
+    file = order.spool.open(order.spool_name)
+    try:
+        archived = Archived.read(file.known() or {})
+        if archived is not None and (file.size(), _sha256(file.path, stop)) == (archived.size, archived.sha256):
+            return _Whole(archived.under(order.stem), file=file)
+    except BaseException:
+        file.close()
+        raise
+    file.remove()
+    return None
+
+
+def _fetch(order: _Order, stop: Stop) -> _Whole:
+    def begin(first: bytes, path: Path, size: int, header: str) -> Upload | None:
+        if size <= EARLY_BYTES_MIN:
+            return None
+        media = detect(first, whole=False, header=header, url=order.source)
+        return order.bucket.begin(f"{order.stem}.{media.ending}", path, content_type=media.content_type)
+
+    intake = Intake(spool=order.spool, name=order.spool_name, bytes_max=order.bytes_max, cancelled=stop, begin=begin)
+    try:
+        if data_uri.is_data_uri(order.source):
+            proof = _decode(order.source, intake)
+        else:
+            proof = order.fetcher.fetch(order.source, intake, stop)
+        archived = _describe(order, intake, proof)
+        if intake.file is None:
+            return _Whole(archived, data=bytes(intake.data()))
+        # From here a killed process loses nothing: the next one finds the file and what is known of it.
+        intake.file.keep(archived.record(), durable=False)
+    except BaseException:
+        intake.discard()
+        raise
+    if intake.upload is None:
+        return _Whole(archived, file=intake.file)
+    _commit(intake.upload, intake.file, archived)
+    return _Whole(archived)
+
+
+def _decode(source: str, intake: Intake) -> Proof:
+    intake.start(None, want_md5=False)
+    for piece in data_uri.decode(source, intake.bytes_max):
+        intake.feed(piece)
+    intake.finish()
+    return Proof({"content-type": data_uri.content_type(source)}, verified=True)
+
+
+def _describe(order: _Order, intake: Intake, proof: Proof) -> Archived:
+    in_uri = data_uri.is_data_uri(order.source)
+    header = proof.headers.get("content-type", "")
+    media = detect(intake.first_bytes(), whole=intake.size <= HEAD_BYTES, header=header, url=order.source)
+    measures = measure(intake.data() if intake.file is None else intake.file.path, media.content_type)
+    return Archived(
+        key=f"{order.stem}.{media.ending}",
+        size=intake.size,
+        sha256=intake.sha256,
+        media=media,
+        width=measures.width,
+        height=measures.height,
+        duration_s=measures.duration_s,
+        source=f"data:{header}" if in_uri else order.source,
+        headers={} if in_uri else proof.headers,
+        verified=proof.verified,
+    )
+
+
+def _commit(upload: Upload, file: SpoolFile, archived: Archived) -> None:
+    """Make an upload visible whose file turned out whole."""
+    try:
+        upload.commit(size=archived.size, sha256=archived.sha256)
+    except (BucketUnavailable, BucketMisconfigured):
+        upload.abort()
+        _keep(file, archived)
+        raise
+    except BaseException:
+        upload.abort()
+        file.remove()
+        raise
+    file.remove()
+
+
+async def _store(order: _Order, whole: _Whole, cancelled: Stop) -> None:
+    """Take a whole file to the bucket; while the bucket fails, it stays in the spool."""
+    try:
+        _still_wanted(cancelled)
+        await _put(order.bucket, whole)
+    except (BucketUnavailable, BucketMisconfigured):
+        await asyncio.to_thread(_save, order, whole)
+        raise
+    except (Cancelled, asyncio.CancelledError):
+        _leave(whole)
+        raise
+    except BaseException:
+        if whole.file is not None:
+            whole.file.remove()
+        raise
+    if whole.file is not None:
+        await asyncio.to_thread(whole.file.remove)
+
+
+def _still_wanted(cancelled: Stop) -> None:
+    if cancelled():
+        raise Cancelled("The transfer was stopped.")
+
+
+def _leave(whole: _Whole | None) -> None:
+    """Nobody waits for this any more; what is whole in the spool stays there for the next call."""
+    if whole is not None and whole.file is not None:
+        whole.file.close()
+
+
+async def _put(bucket: Bucket, whole: _Whole) -> None:
+    archived = whole.archived
+    content_type, sha256 = archived.media.content_type, archived.sha256
+    if whole.data is not None:
+        await bucket.put(archived.key, whole.data, content_type=content_type, sha256=sha256)
+    elif whole.file is not None:
+        path = whole.file.path
+        await bucket.put_file(archived.key, path, content_type=content_type, size=archived.size, sha256=sha256)
+
+
+def _save(order: _Order, whole: _Whole) -> None:
+    """Keep a whole file in the spool; where that has no room it will have to be fetched again."""
+    if whole.file is not None:
+        _keep(whole.file, whole.archived)
+        return
+    data = whole.data or b""
+    with contextlib.suppress(SpoolUnavailable):
+        file = order.spool.open(order.spool_name)
+        try:
+            file.restart()
+            file.reserve(len(data), lambda: False)
+            file.write(memoryview(data))
+        except BaseException:
+            file.remove()
+            raise
+        _keep(file, whole.archived)
+
+
+def _keep(file: SpoolFile, archived: Archived) -> None:
+    with contextlib.suppress(SpoolUnavailable):
+        file.keep(archived.record(), durable=True)
+    file.close()
+
+
+def _sha256(path: Path, stop: Stop) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE_BYTES):
+            _still_wanted(stop)
+            digest.update(piece)
+    return digest.hexdigest()
