@@ -50,7 +50,7 @@ class Reason(StrEnum):
     """Well-formed, but made by no secret that we know: forged, or the secret was rotated (alone worth a refetch)."""
 
 
-class Unverified(Exception):  # noqa: N818 - a verdict, not a fault
+class Unverified(Exception):
     """The call is not covered by a signature of ours: answer 401 and do nothing."""
 
     def __init__(self, reason: Reason) -> None:
