@@ -11,8 +11,8 @@ from receiver.core.prediction import lost_event
 from receiver.core.redact import redact_text
 from receiver.core.retry import gap_ms
 from receiver.core.telling import archived_output_event, folder
-from receiver.ledger.claims import OutputClaim
 from receiver.ledger.ledger import Ledger
+from receiver.ledger.nouns import OutputClaim
 from storage.archive import Archived
 from storage.bucket import Bucket
 from storage.errors import Cancelled, Conflict, Gone, Refused, SourceUnavailable, StorageError, Unavailable
@@ -79,7 +79,7 @@ class Archive:
         stem = self.bucket.key(f"{folder(claim.prediction)}/{output.path}")
         started_ms = self.now_ms()
         try:
-            archived = await self.fetch(output.source, stem=stem, spool_name=f"{output.id}")
+            archived = await self.fetch(output.source, stem=stem, spool_name=output.link)
         except Cancelled:
             await self.ledger.hand_back([claim.lease])
         except asyncio.CancelledError:

@@ -32,4 +32,4 @@ class Patience:
     def _gap_ms(self, asks: int) -> int:
         if self.polls_only:
             return min(POLL_MS, self.silence_ms)
-        return max(self.silence_ms, min(GAP_MS_MAX, self.silence_ms * 2 ** min(asks, 10)))
+        return max(self.silence_ms, min(GAP_MS_MAX, self.silence_ms << min(asks, 10)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from receiver.core.links import Links
 from receiver.core.telling import archived_event, folder, manifest
-from receiver.ledger.claims import ManifestClaim
 from receiver.ledger.ledger import Ledger
+from receiver.ledger.nouns import ManifestClaim
 from storage.bucket import Bucket
 from storage.errors import Conflict, StorageError
 

@@ -11,7 +11,7 @@ from receiver.core.redact import redact
 from receiver.flows.observe import Observe
 from receiver.flows.upstream import bad_gateway, problem
 from receiver.ledger.ledger import Ledger
-from receiver.ledger.rows import Intent
+from receiver.ledger.nouns import Intent
 from receiver.replicate.client import Replicate
 from receiver.replicate.errors import ReplicateError
 from receiver.replicate.payload import Unreadable, read_update
@@ -40,9 +40,8 @@ class Create:
         Raises UpstreamError with what Replicate said, LedgerUnavailable when nothing was asked of it.
         """
         token = self.token()
-        request = json.dumps(redact({**body}))
         await self.ledger.intend(
-            Intent(token=token, made_ms=self.now_ms(), key_name=key_name, path=path, request=request)
+            Intent(token=token, made_ms=self.now_ms(), key_name=key_name, path=path, request=redact({**body}))
         )
         try:
             told = await self._ask(path, self._with_webhook(body, token), cancel_after)

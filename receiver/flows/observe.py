@@ -13,7 +13,6 @@ from receiver.core.prediction import Decision, Prediction, Source, Update, decid
 from receiver.flows.asking import Patience
 from receiver.flows.schemas import Schemas
 from receiver.ledger.ledger import Ledger
-from receiver.ledger.rows import UpdateRow
 from receiver.ledger.transaction import Transaction
 from receiver.replicate.payload import Unreadable, read_delivery, read_update
 
@@ -129,7 +128,7 @@ class Observe:
                     link=self.link,
                 )
         heard = zip(updates, decisions, strict=True)
-        await tx.heard([_heard(update) for update, decision in heard if _kept(update, decision)])
+        await tx.heard([update for update, decision in heard if _kept(update, decision)])
         await tx.tell([event for decision in decisions for event in decision.events])
         await tx.finish({prediction.id for prediction in known.values() if prediction.final})
         return decisions
@@ -153,16 +152,6 @@ async def _update(delivery: Delivery) -> Update:
     else:
         told = read_delivery(delivery.body)
     return read_update(told, source=Source.WEBHOOK, received_ms=delivery.received_ms, delivery_id=delivery.id)
-
-
-def _heard(update: Update) -> UpdateRow:
-    return UpdateRow(
-        prediction_id=update.prediction_id,
-        received_ms=update.received_ms,
-        source=update.source,
-        status=update.status,
-        delivery_id=update.delivery_id,
-    )
 
 
 def _kept(update: Update, decision: Decision) -> bool:

@@ -38,7 +38,7 @@ class _Json(logging.Formatter):
 
 
 def configure(log_format: str, *, stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Log to `stream` (standard error) as `json`, `console`, or `auto`: console on a terminal. Replaces what was there."""
+    """Log to `stream` (standard error) as `json`, `console` or `auto` (console on a terminal), and nowhere else."""
     target = sys.stderr if stream is None else stream
     as_json = log_format == "json" or (log_format == "auto" and not target.isatty())
     handler = logging.StreamHandler(target)

@@ -34,7 +34,7 @@ from storage.address import AllowedHosts
 from storage.archive import Archived, archive
 from storage.bucket import Bucket
 from storage.buckets import open_bucket
-from storage.errors import BucketMisconfigured
+from storage.errors import BucketMisconfigured, SpoolUnavailable
 from storage.fetch import Fetcher
 from storage.spool import Spool
 
@@ -93,7 +93,6 @@ async def open_house(settings: Settings, *, now_ms: Callable[[], int] = clock_ms
         bucket = _bucket(settings)
         stack.push_async_callback(bucket.close)
         spool = _spool(settings)
-        stack.callback(spool.close)
         hosts = AllowedHosts.parse(settings.output_hosts)
         fetcher = Fetcher(hosts, threads=settings.workers, user_agent=f"outkeep/{program_version()}")
         stack.callback(fetcher.close)
@@ -227,6 +226,6 @@ def _bucket(settings: Settings) -> Bucket:
 
 def _spool(settings: Settings) -> Spool:
     try:
-        return Spool(settings.spool_dir, bytes_max=settings.spool_bytes_max)
-    except OSError as error:
-        raise Misconfigured(f"OUTKEEP_SPOOL_DIR can't be used: {error.strerror} ({settings.spool_dir}).") from error
+        return Spool(settings.spool_dir, settings.spool_bytes_max)
+    except SpoolUnavailable as error:
+        raise Misconfigured(f"OUTKEEP_SPOOL_DIR is {str(settings.spool_dir)!r}. {error}") from error
