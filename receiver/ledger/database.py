@@ -1,0 +1,133 @@
+"""The database behind the ledger: transactions that write, connections that read, its clock, its errors."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from receiver.core.errors import LedgerUnavailable
+
+Dialect = Literal["sqlite", "postgresql"]
+
+
+@dataclass(slots=True)
+class Clock:
+    """The clock that leases and due times follow: the database's own on PostgreSQL, this process's on SQLite.
+
+    `skew_ms` puts PostgreSQL's clock ahead, for tests that can't wait.
+    """
+
+    dialect: Dialect
+    now_ms: Callable[[], int]
+    skew_ms: int = 0
+
+    def now(self) -> sa.ColumnElement[int]:
+        """Now in milliseconds since 1970, in SQL; the same throughout one statement."""
+        if self.dialect == "sqlite":
+            return sa.literal(self.now_ms(), sa.BigInteger)
+        epoch_s = sa.extract("epoch", sa.func.statement_timestamp())
+        return sa.cast(sa.func.floor(epoch_s * 1000), sa.BigInteger) + sa.literal(self.skew_ms, sa.BigInteger)
+
+
+class Turns:
+    """Who may write next on SQLite, which takes one writer: the committer after every transaction, if it wants to.
+
+    Transactions queue for `ordinary` first, so that never more than one of them is ahead of the committer.
+    """
+
+    def __init__(self) -> None:
+        self.ordinary = asyncio.Lock()
+        self.pen = asyncio.Lock()
+
+
+@dataclass(slots=True)
+class Database:
+    """`committing` is where deliveries are taken in, `writing` everything else; on SQLite both are the same."""
+
+    dialect: Dialect
+    clock: Clock
+    committing: AsyncEngine
+    writing: AsyncEngine
+    reading: AsyncEngine
+    turns: Turns | None = None
+    closing: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    def commit(self) -> "Connected":
+        """A transaction of the committer, which waits for one other at most."""
+        return Connected(self.committing, [self.turns.pen] if self.turns else [], writes=True)
+
+    def write(self) -> "Connected":
+        """A transaction: it commits at the end of the block and rolls back on any error."""
+        return Connected(self.writing, [self.turns.ordinary, self.turns.pen] if self.turns else [], writes=True)
+
+    def read(self) -> "Connected":
+        """A connection that reads, each statement for itself; it waits for no writer."""
+        return Connected(self.reading, [], writes=False)
+
+    def insert(self, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
+        """An INSERT that knows what to do on a conflict."""
+        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+
+    def token(self) -> sa.ColumnElement[Any]:
+        """A new fencing token for every row, in SQL."""
+        if self.dialect == "sqlite":
+            return sa.func.lower(sa.func.hex(sa.func.randomblob(16)))
+        return sa.cast(sa.func.gen_random_uuid(), sa.Text)
+
+    async def one_at_a_time(self, connection: AsyncConnection, key: int) -> None:
+        """Until the end of the transaction, be the only one with this key; on SQLite a writer is alone anyway."""
+        if self.dialect == "postgresql":
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.literal(key, sa.BigInteger))))
+
+
+class Connected:
+    """A connection for the length of a block. What the database or its driver raises leaves as LedgerUnavailable."""
+
+    def __init__(self, engine: AsyncEngine, locks: list[asyncio.Lock], *, writes: bool) -> None:
+        self._engine = engine
+        self._locks = locks
+        self._writes = writes
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> AsyncConnection:
+        try:
+            for lock in self._locks:
+                await self._stack.enter_async_context(lock)
+            return await self._stack.enter_async_context(
+                self._engine.begin() if self._writes else self._engine.connect()
+            )
+        except BaseException as error:
+            await self._stack.aclose()
+            raise_unavailable(error)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        except BaseException as failed:
+            raise_unavailable(failed)
+            raise
+        raise_unavailable(error)
+
+
+def raise_unavailable(error: BaseException | None) -> None:
+    """Turn what a database raises into LedgerUnavailable; anything else is left alone."""
+    if isinstance(error, SQLAlchemyError):
+        raise LedgerUnavailable(f"The ledger can't be used now: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what the driver said: further lines, statements and parameters may hold what is secret."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    lines = str(error).splitlines()
+    return lines[0].strip() if lines else type(error).__name__
