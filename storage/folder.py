@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 from uuid import uuid4
 
 from storage.bucket import Capabilities, StoredObject
-from storage.errors import BucketUnavailable, Conflict, ObjectMissing, StorageError
+from storage.errors import BucketUnavailable, Cancelled, Conflict, ObjectMissing, StorageError
 from storage.folder_files import PIECE_BYTES, Draft, Tree, plainly
 
 CHUNK_BYTES = 256 * 1024
@@ -153,8 +153,10 @@ class FolderUpload:
 
     def commit(self, *, size: int, sha256: str) -> StoredObject:
         """Copy the rest, make the object visible, confirmed by reading it back."""
+        self._tree.path(self._key)
+        if self._ended:
+            raise Cancelled("The upload was given up.")
         try:
-            self._tree.path(self._key)
             self._finish(size, sha256)
         finally:
             self.abort()

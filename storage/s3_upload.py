@@ -56,6 +56,8 @@ class S3Upload:
     def commit(self, *, size: int, sha256: str) -> StoredObject:
         """Send the rest, make the object visible unless another is there, confirm it."""
         check_key(self._key)
+        if self._stop.is_set() and not self._error:
+            raise Cancelled("The upload was given up.")
         if not self._parts and size <= SINGLE_BYTES_MAX:
             return self._put(size, sha256)
         try:

@@ -1,0 +1,3 @@
+"""Fixtures for every test: servers that are started once a session, where a test asks for them."""
+
+pytest_plugins = ["tests.servers.seaweedfs"]
