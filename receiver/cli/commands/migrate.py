@@ -1,0 +1,18 @@
+"""`outkeep migrate`: bring the ledger's schema up to date."""
+
+import asyncio
+
+import click
+
+from receiver.cli.environment import environment
+from receiver.cli.frame import command
+
+
+@command("migrate", ["outkeep migrate", "OUTKEEP_DATABASE_URL=postgresql://user:password@host/outkeep outkeep migrate"])
+def run() -> None:
+    """Bring the schema of the ledger (OUTKEEP_DATABASE_URL) up to date. Does no harm when it is."""
+    from receiver.ledger import migrate
+    from receiver.runtime import settings
+
+    asyncio.run(migrate(settings.read(environment()).database_url))
+    click.echo("The ledger's schema is up to date.")

@@ -1,0 +1,86 @@
+"""Running until somebody says stop: signals, an end within ten seconds, works that go on side by side."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from receiver.cli.frame import FAILED, Failure
+
+# SIGTERM and Ctrl-C end a command within 10 s. Worker and web take 8 s at most; then we cancel; then the process ends
+# whatever a stuck thread says: everything is written so that dying at any moment loses nothing.
+CANCEL_AFTER_S = 8.8
+EXIT_AFTER_S = 9.6
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run `main` to its end. The first SIGTERM or Ctrl-C sets its event, the second one cancels it."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_until_stopped(main))
+
+
+async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    task = asyncio.ensure_future(main(stop))
+
+    def asked() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+        loop.call_later(CANCEL_AFTER_S, task.cancel)
+        _exit_after(EXIT_AFTER_S)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        raise Failure("Cut short; what was in hand is taken up again at the next start.") from None
+
+
+def _exit_after(seconds: float) -> None:
+    def leave() -> None:
+        sys.stderr.write("outkeep: Something did not end in time and was cut off; the next start takes it up again.\n")
+        sys.stderr.flush()
+        os._exit(FAILED)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+
+
+async def together(stop: asyncio.Event, works: Sequence[Awaitable[None]]) -> None:
+    """Let all of them go on until one ends, have the others stop, wait for them; the first error is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        await task
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now. Raises Failure when the address is not ours."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            port: int = probe.getsockname()[1]
+    except OSError as error:
+        raise Failure(f"OUTKEEP_HOST {host!r} can't be listened on: {error.strerror or error}.") from None
+    return port
