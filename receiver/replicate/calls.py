@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from receiver.core.retry import gap_ms
-from receiver.replicate.errors import ReplicateError, Throttled, Unavailable
+from receiver.replicate.errors import Rejected, ReplicateError, Throttled, Unavailable
 from receiver.replicate.refusal import refusal
 from receiver.replicate.request import Answer, Request
 
@@ -122,7 +122,7 @@ class Calls:
         wire = await self._connected()
         try:
             answer = await wire.send(request, wait_s=wait_s, within_s=max(0.0, until_s - self._around.clock()))
-        except Unavailable as error:
+        except (Unavailable, Rejected) as error:
             return error
         if 200 <= answer.status < 300:
             return answer

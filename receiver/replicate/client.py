@@ -27,9 +27,14 @@ WAIT_S_MAX = 60
 PAGES_MAX = 1000
 """Pages of one walk, 100 predictions each: an account that makes more in the hour that counts needs another design."""
 
+PORT_MAX = 65_535
+
 _PREFER = re.compile(r"wait(?:=([1-9][0-9]?))?", re.ASCII)
 _CANCEL_AFTER = re.compile(r"(?=\d)(?:\d{1,5}h)?(?:\d{1,5}m)?(?:\d{1,6}s?)?", re.ASCII)
-_BASE = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
+_BASE = re.compile(
+    r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII
+)
+_TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _NOT_PASSED_ON = frozenset(
     ("authorization", "host", "cookie", "connection", "content-length", "transfer-encoding", "accept-encoding")
 )
@@ -62,6 +67,8 @@ class Replicate:
         user_agent: str = "outkeep",
     ) -> None:
         base = _base(base_url)
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise Misconfigured("The token for Replicate is one word of visible ASCII characters.")
 
         def connect() -> "Wire":
             from receiver.replicate.wire import Wire  # noqa: PLC0415 - httpx costs half a second: on first use
@@ -214,7 +221,8 @@ class Replicate:
 
 
 def _base(url: str) -> str:
-    if not _BASE.fullmatch(url):
+    match = _BASE.fullmatch(url)
+    if not match or int(match["port"] or 0) > PORT_MAX:
         raise Misconfigured("The URL of Replicate's API is like https://api.replicate.com/v1, without user or query.")
     return url.rstrip("/")
 

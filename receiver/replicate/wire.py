@@ -9,7 +9,7 @@ import httpx
 
 from receiver.core.redact import REDACTED
 from receiver.replicate.calls import ASKING_MAX, CREATING_MAX
-from receiver.replicate.errors import Unavailable
+from receiver.replicate.errors import Rejected, Unavailable
 from receiver.replicate.request import Answer, Request
 
 CONNECT_S = 5.0
@@ -22,6 +22,7 @@ IDLE_S = 4.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 """Twice the largest webhook that we take; a page of the account's list is far below it."""
 
+_MALFORMED = "A header or parameter is malformed"
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -44,32 +45,42 @@ class Wire:
         )
 
     async def send(self, request: Request, *, wait_s: float, within_s: float) -> Answer:
-        """The answer, whatever its status; `Unavailable` when none came whole within `within_s` seconds."""
+        """The answer, whatever its status.
+
+        `Unavailable` when none came whole within `within_s` seconds, `Rejected` when the request is no HTTP.
+        """
         patience = httpx.Timeout(SILENCE_S + wait_s, connect=CONNECT_S, pool=CONNECT_S)
         try:
             async with asyncio.timeout(within_s):
                 return await self._exchange(request, patience)
         except _NEVER_SENT as error:
             raise Unavailable(title="no connection", detail=str(error)) from error
+        except httpx.LocalProtocolError as error:
+            raise Rejected(status=400, title="Bad request", detail=_MALFORMED, sent=False) from error
         except (httpx.TransportError, TimeoutError) as error:
             raise Unavailable(title="connection lost", detail=type(error).__name__, maybe_done=True) from error
 
     async def _exchange(self, request: Request, patience: httpx.Timeout) -> Answer:
-        built = self._client.build_request(
-            request.method,
-            self._base_url + request.path,
-            params=list(request.query) or None,
-            headers=dict(request.headers or {}),
-            content=request.content,
-            timeout=patience,
-        )
-        response = await self._client.send(built, stream=True)
+        response = await self._client.send(self._built(request, patience), stream=True)
         try:
             body = await _whole(response)
             said = body if response.is_success else self._without_token(body)
             return Answer(response.status_code, dict(response.headers), said)
         finally:
             await response.aclose()
+
+    def _built(self, request: Request, patience: httpx.Timeout) -> httpx.Request:
+        try:
+            return self._client.build_request(
+                request.method,
+                self._base_url + request.path,
+                params=list(request.query) or None,
+                headers=dict(request.headers),
+                content=request.content,
+                timeout=patience,
+            )
+        except (ValueError, httpx.InvalidURL) as error:  # a header or query that is no text of HTTP
+            raise Rejected(status=400, title="Bad request", detail=_MALFORMED, sent=False) from error
 
     def _without_token(self, body: bytes) -> bytes:
         """Whoever answers may echo what it was sent, and errors are shown to people."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,7 @@ class Heard:
     target: str
     headers: Mapping[str, str]
     body: bytes
+    raw: Sequence[tuple[bytes, bytes]] = ()
 
     @property
     def told(self) -> Any:
@@ -51,9 +52,18 @@ class Scripted:
     at_once_most: int = 0
     pause_s: float = 0.0
     connections: set[asyncio.Task[None]] = field(default_factory=set)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.add(asyncio.create_task(self._connection(reader, writer)))
+
+    async def heard_of(self, count: int) -> list[Heard]:
+        """What was heard, once it is `count` requests."""
+        async with asyncio.timeout(10):
+            while len(self.heard) < count:
+                self.news.clear()
+                await self.news.wait()
+        return self.heard
 
     async def stop(self) -> None:
         for connection in self.connections:
@@ -72,9 +82,12 @@ class Scripted:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ", 2)
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        lines = [line.partition(":") for line in head[1:] if line]
+        headers = {name.lower(): value.strip() for name, _, value in lines}
+        raw = [(name.lower().encode("latin-1"), value.strip().encode("latin-1")) for name, _, value in lines]
         body = await self._body(reader, headers)
-        self.heard.append(Heard(method, target, headers, body))
+        self.heard.append(Heard(method, target, headers, body, raw))
+        self.news.set()
         item = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         self.at_once += 1
         self.at_once_most = max(self.at_once, self.at_once_most)

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.replicate.errors import NotFound, Rejected, ReplicateError, Throttled, Unauthenticated, Unavailable
@@ -109,6 +109,7 @@ def test_the_longest_wait_that_was_asked_for_counts(body, headers, wait_s):
     assert of(429, body, **headers).retry_after_s == wait_s
 
 
+@settings(deadline=None)  # the machine is shared
 @given(status=st.integers(300, 599), body=st.binary(), header=st.text(), date=st.text())
 def test_no_answer_makes_it_raise(status, body, header, date):
     assert isinstance(of(status, body, retry_after=header, date=date), ReplicateError)
