@@ -6,6 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+LABEL_MAX = 256
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -25,6 +27,16 @@ class Plain(sa.types.TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
         del dialect
         return None if value is None else storable(value)
+
+
+class Label(Plain):
+    """Plain text to look for rows by, cut at LABEL_MAX characters: PostgreSQL refuses index entries beyond 2.7 KB."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        text = super().process_bind_param(value, dialect)
+        return None if text is None else text[:LABEL_MAX]
 
 
 class Json(sa.types.TypeDecorator[Any]):

@@ -10,15 +10,19 @@ import sqlalchemy as sa
 from receiver.core.delivery import Delivery
 from receiver.core.errors import Misconfigured
 from receiver.ledger import postgres, schema, sqlite
+from receiver.ledger.bells import Bells
 from receiver.ledger.claims import Claims
 from receiver.ledger.committer import Committer
 from receiver.ledger.database import Database, Dialect
+from receiver.ledger.facts import Facts
 from receiver.ledger.feed import Feed
 from receiver.ledger.intents import Intents
+from receiver.ledger.pruning import Pruning
+from receiver.ledger.reading import Reading
 from receiver.ledger.transaction import Transaction
 
 
-class Ledger(Claims, Feed, Intents):
+class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Bells):
     """One ledger for the whole process. Every verb may raise LedgerUnavailable; then nothing was promised."""
 
     def __init__(self, database: Database) -> None:

@@ -5,9 +5,12 @@ No foreign keys: rows are pruned apart from one another, and one transaction may
 
 import sqlalchemy as sa
 
-from receiver.ledger.columns import Json, Moment, Number, Plain
+from receiver.ledger.columns import Json, Label, Moment, Number, Plain
 
-metadata = sa.MetaData()
+# Names for all constraints: without one, SQLite could not change or drop it later.
+metadata = sa.MetaData(
+    naming_convention={"pk": "%(table_name)s_pkey", "uq": "%(table_name)s_%(column_0_name)s_key"},
+)
 
 # Rows that are claimed, renewed and settled: room on their page keeps PostgreSQL from moving them every time.
 _CHANGING = {"fillfactor": 70}
@@ -21,7 +24,7 @@ deliveries = sa.Table(
     sa.Column("token", Plain),
     sa.Column("state", Plain, nullable=False),
     sa.Column("reason", Plain),
-    sa.Column("prediction_id", Plain),
+    sa.Column("prediction_id", Label),
     sa.Column("repeats", sa.BigInteger, nullable=False),
     sa.Column("headers", Json, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),  # last: SQLite reads a row from its start
@@ -33,9 +36,9 @@ predictions = sa.Table(
     "predictions",
     metadata,
     sa.Column("id", Plain, primary_key=True),
-    sa.Column("status", Plain, nullable=False),  # status, final and model repeat what `told` says, to be looked for
+    sa.Column("status", Label, nullable=False),  # status, final and model repeat what `told` says, to be looked for
     sa.Column("final", sa.Boolean, nullable=False),
-    sa.Column("model", Plain),
+    sa.Column("model", Label),
     sa.Column("key_name", Plain),
     sa.Column("created_ms", Moment, nullable=False),
     sa.Column("heard_ms", Moment, nullable=False),
@@ -70,6 +73,7 @@ outputs = sa.Table(
     sa.Column("id", Number, primary_key=True),
     sa.Column("prediction_id", Plain, nullable=False),
     sa.Column("path", Plain, nullable=False),
+    sa.Column("path_key", Label, nullable=False),  # the path, or what stands for one that is too long for an index
     sa.Column("source", Plain, nullable=False),  # of a `data:` URI only the start, the rest is in `data_uris`
     sa.Column("state", Plain, nullable=False),
     sa.Column("link", Plain, nullable=False, unique=True),
@@ -80,7 +84,7 @@ outputs = sa.Table(
     sa.Column("reason", Plain),
     sa.Column("stored", Json),
     sa.Column("history", Json, nullable=False),
-    sa.UniqueConstraint("prediction_id", "path", name="outputs_by_path"),
+    sa.UniqueConstraint("prediction_id", "path_key", name="outputs_by_path"),
     sa.Index("outputs_by_state", "state", "id"),
     sa.Index("outputs_by_deadline", "state", "expires_ms", "id", "due_ms"),
     postgresql_with=_CHANGING,

@@ -12,6 +12,7 @@ from receiver.core.output import Found, OutputState
 from receiver.core.prediction import Prediction
 from receiver.core.telling import shown_source
 from receiver.ledger import rows
+from receiver.ledger.columns import LABEL_MAX
 from receiver.ledger.intents import Intending
 from receiver.ledger.nouns import Heard
 from receiver.ledger.settling import Settling
@@ -95,7 +96,7 @@ class Transaction(Settling, Intending):
         common = {"prediction_id": prediction_id, "expires_ms": expires_ms, "attempts": 0, "history": []}
         if pending:
             renewed = insert.on_conflict_do_update(
-                index_elements=[outputs.c.prediction_id, outputs.c.path],
+                index_elements=[outputs.c.prediction_id, outputs.c.path_key],
                 set_={"source": insert.excluded.source, "expires_ms": insert.excluded.expires_ms},
                 where=outputs.c.state == OutputState.PENDING,
             ).returning(outputs.c.id, outputs.c.path)
@@ -103,7 +104,7 @@ class Transaction(Settling, Intending):
             kept = await self._connection.execute(renewed, [{**state, **_source(each, link)} for each in pending])
             await self._keep_data({row.path: row.id for row in kept}, pending)
         if lost:
-            ignored = insert.on_conflict_do_nothing(index_elements=[outputs.c.prediction_id, outputs.c.path])
+            ignored = insert.on_conflict_do_nothing(index_elements=[outputs.c.prediction_id, outputs.c.path_key])
             state = {**common, "state": OutputState.LOST}
             await self._connection.execute(
                 ignored, [{**state, "reason": each.lost, **_source(each, link)} for each in lost]
@@ -188,5 +189,12 @@ def _key(prediction_id: str) -> int:
     return int.from_bytes(hashlib.sha256(prediction_id.encode("utf-8", "replace")).digest()[:8], "big", signed=True)
 
 
+def path_key(path: str) -> str:
+    """A path as an index can hold it: itself, or its SHA-256 when it is long."""
+    if len(path) <= LABEL_MAX:
+        return path
+    return "~" + hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _source(found: Found, link: Callable[[], str]) -> dict[str, Any]:
-    return {"path": found.path, "source": shown_source(found.source), "link": link()}
+    return {"path": found.path, "path_key": path_key(found.path), "source": shown_source(found.source), "link": link()}
