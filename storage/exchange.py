@@ -42,7 +42,7 @@ class Exchange:
 def ask(
     url: str, *, hosts: AllowedHosts, connections: Connections, watch: Watch, agent: str, extra: dict[str, str]
 ) -> Exchange:
-    """GET a file: an answer of 200, or of 206 or 416 if `extra` asks for a range.
+    """GET a file: an answer of 200, or of 206 or 416 if `extra` holds a `Range`.
 
     No credentials are ever sent, no encoding is accepted. Raises Gone, Refused, SourceUnavailable, Cancelled.
     """
@@ -50,7 +50,7 @@ def ask(
     for _ in range(REDIRECTS_MAX + 1):
         exchange = _send(target, connections, watch, agent, extra)
         if exchange.answer.status not in _REDIRECTS:
-            return _sorted(exchange, target, ranged="range" in extra)
+            return _sorted(exchange, target, ranged="Range" in extra)
         location = exchange.answer.headers.get("location", "")
         _drain(exchange)
         if not location:

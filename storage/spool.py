@@ -35,7 +35,7 @@ class Spool:
     def __init__(
         self, folder: Path, bytes_max: int, *, disk_free_min: int = DISK_FREE_BYTES_MIN, wait_s: float = RESERVE_WAIT_S
     ) -> None:
-        """Makes the folder and sweeps it. Raises SpoolUnavailable where that fails."""
+        """Makes the folder and sweeps it. Raises OSError where that fails."""
         self.folder = folder
         self.bytes_max = bytes_max
         self._disk_free_min = disk_free_min
@@ -43,11 +43,9 @@ class Spool:
         self._queue: list[object] = []
         self._reserved: dict[str, int] = {}
         self._changed = threading.Condition()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.sweep()
-        except OSError as error:
-            raise SpoolUnavailable(f"The spool folder cannot be used: {error.strerror}.") from error
+        self._closed = False
+        folder.mkdir(parents=True, exist_ok=True)
+        self.sweep()
 
     @property
     def used_bytes(self) -> int:
@@ -115,7 +113,7 @@ class Spool:
                 self._queue.append(ticket)
             try:
                 while (ticket in self._queue and self._queue[0] is not ticket) or not self._fits(name, size):
-                    if cancelled():
+                    if self._closed or cancelled():
                         raise Cancelled("The transfer was stopped.")
                     if time.monotonic() > until or size > self.bytes_max:
                         raise SpoolUnavailable("The spool is full.", retry_after_s=RETRY_AFTER_S)
@@ -130,6 +128,12 @@ class Spool:
         """Give back what a file held."""
         with self._changed:
             self._reserved.pop(name, None)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait for room any more. What is kept stays."""
+        with self._changed:
+            self._closed = True
             self._changed.notify_all()
 
     def _fits(self, name: str, size: int) -> bool:
