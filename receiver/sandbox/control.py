@@ -10,7 +10,6 @@ POST /_sandbox/expire {…}                  {"prediction": id}: its data is rem
                                            finished becomes n seconds older; {}: the data of all finished is removed
 """
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -19,9 +18,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from receiver.sandbox import errors, mischief, webhooks
-from receiver.sandbox.api import of, play_prank
+from receiver.sandbox.antics import played
+from receiver.sandbox.bodies import read_object
 from receiver.sandbox.predictions import Prediction, Truth, whole
-from receiver.sandbox.sandbox import Sandbox
+from receiver.sandbox.sandbox import Sandbox, of
 from receiver.sandbox.wire import answer, stamp
 
 
@@ -39,7 +39,7 @@ def routes() -> list[BaseRoute]:
 async def signing_secret(request: Request) -> Response:
     """GET /v1/webhooks/default/secret."""
     sandbox = of(request)
-    other = await play_prank(request, sandbox.strike("secret", sandbox.general.secret))
+    other = await played(request, sandbox.strike("secret", sandbox.general.secret))
     return other or answer({"key": sandbox.secret})
 
 
@@ -67,7 +67,7 @@ async def believed(request: Request) -> Response:
 
 
 async def misbehave(request: Request) -> Response:
-    sandbox, told = of(request), await _told(request)
+    sandbox, told = of(request), await read_object(request)
     try:
         sandbox.general = mischief.read(told)
     except ValueError as error:
@@ -76,12 +76,21 @@ async def misbehave(request: Request) -> Response:
     return answer(told)
 
 
+async def page(request: Request) -> Response:
+    """`urls.web`: Replicate shows a page for people there, we what we believe."""
+    sandbox = of(request)
+    prediction = sandbox.predictions.get(request.path_params["id"])
+    if prediction is None:
+        raise errors.not_found()
+    return answer(_belief(sandbox, sandbox.current(prediction)))
+
+
 async def rotate(request: Request) -> Response:
     return answer({"key": of(request).rotate()})
 
 
 async def resend(request: Request) -> Response:
-    sandbox, told = of(request), await _told(request)
+    sandbox, told = of(request), await read_object(request)
     prediction = sandbox.predictions.get(request.path_params["id"])
     if prediction is None:
         raise errors.not_found()
@@ -92,7 +101,7 @@ async def resend(request: Request) -> Response:
 
 
 async def expire(request: Request) -> Response:
-    sandbox, told = of(request), await _told(request)
+    sandbox, told = of(request), await read_object(request)
     if "advance_s" in told:
         seconds = told["advance_s"]
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
@@ -104,17 +113,6 @@ async def expire(request: Request) -> Response:
     for prediction in gone:
         sandbox.remove(prediction)
     return answer({"removed": [prediction.id for prediction in gone]})
-
-
-async def _told(request: Request) -> dict[str, Any]:
-    raw = await request.body()
-    try:
-        told = json.loads(raw or b"{}")
-    except ValueError as error:
-        raise errors.malformed("The request body is not valid JSON") from error
-    if not isinstance(told, dict):
-        raise errors.malformed("The request body must be a JSON object")
-    return told
 
 
 def _belief(sandbox: Sandbox, prediction: Prediction) -> dict[str, Any]:

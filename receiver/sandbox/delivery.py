@@ -15,7 +15,7 @@ from receiver.sandbox.errors import of_status
 from receiver.sandbox.mischief import Prank
 from receiver.sandbox.predictions import Artifact
 from receiver.sandbox.recipes import Facts
-from receiver.sandbox.sandbox import Sandbox
+from receiver.sandbox.sandbox import Sandbox, of
 from receiver.sandbox.serving import Serving, Stream, closed, spoil
 from receiver.sandbox.wire import HANG_S, Reset
 
@@ -29,15 +29,15 @@ METADATA_URL = "http://169.254.169.254/latest/meta-data/"
 
 async def deliver(request: Request) -> Response:
     """GET and HEAD of an output file."""
-    sandbox: Sandbox = request.app.state.sandbox
+    sandbox = of(request)
     path = request.url.path
     plain = path.startswith(PLAIN)
     artifact = sandbox.files.get(path.removeprefix(PLAIN))
     if artifact is not None:
-        sandbox.current(sandbox.predictions[artifact.prediction])
+        sandbox.current(sandbox.owner(artifact))
     if artifact is None or artifact.removed:
         return Response(NO_SUCH_KEY, status_code=404, media_type="application/xml; charset=UTF-8")
-    own = sandbox.predictions[artifact.prediction].mischief
+    own = sandbox.owner(artifact).mischief
     pranks = own.file(artifact.index) if own.files else sandbox.general.file(artifact.index)
     prank = None if plain else sandbox.strike(f"file:{artifact.path}", pranks)
     artifact.served += 1
@@ -77,7 +77,7 @@ def facts_headers(facts: Facts, content_type: str, made_ns: int, now_ns: int) ->
 
 
 def _plain(request: Request, artifact: Artifact) -> Serving:
-    sandbox: Sandbox = request.app.state.sandbox
+    sandbox = of(request)
     size = artifact.facts.size
     headers = facts_headers(artifact.facts, artifact.recipe.content_type, artifact.made_ns, sandbox.now_ns())
     if request.headers.get("if-none-match") == headers["etag"]:
@@ -96,7 +96,7 @@ def _plain(request: Request, artifact: Artifact) -> Serving:
 
 
 def ranged(told: str, size: int) -> tuple[int, int] | None:
-    """Start and stop of a single byte range; equal when it can't be satisfied, None when the header counts for nothing."""
+    """Start and stop of a single byte range, equal when it can't be satisfied; None to ignore the header."""
     unit, _, spec = told.partition("=")
     first, dash, last = spec.strip().partition("-")
     if unit.strip().lower() != "bytes" or not dash or "," in spec or not (first + last).isdecimal():
@@ -116,7 +116,7 @@ async def _other(sandbox: Sandbox, request: Request, artifact: Artifact, prank: 
             await sandbox.nap(prank.value_or(HANG_S))
             return Reset(request)
         case "expires":
-            ended_ns = sandbox.predictions[artifact.prediction].completed_ns or sandbox.now_ns()
+            ended_ns = sandbox.owner(artifact).completed_ns or sandbox.now_ns()
             if sandbox.now_ns() - ended_ns >= prank.value_or(5) * 1e9:
                 return Response(NO_SUCH_KEY, status_code=404, media_type="application/xml; charset=UTF-8")
         case "html":

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receiver.sandbox import errors
-from receiver.sandbox.api import play_prank
+from receiver.sandbox.antics import played
 from receiver.sandbox.sandbox import Sandbox
 
 CREATES_A_MINUTE = 600  # docs, topics/predictions/rate-limits
@@ -38,7 +38,7 @@ class Gate:
             await problem.response()(scope, receive, send)
             return
         prank = self._sandbox.strike("api", self._sandbox.general.api)
-        other = await play_prank(request, prank)
+        other = await played(request, prank)
         if other is not None:
             await other(scope, receive, send)
             return

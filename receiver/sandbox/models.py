@@ -34,6 +34,7 @@ class Ask:
     seed: int
     rng: random.Random
     origin: str
+    destination: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,8 @@ class Made:
 class Model:
     """A model. `queue_s` and `predict_s` are told seconds, scaled by the speed.
 
-    `grows`: the output is a list that is told as it becomes longer. `official`: the version is hidden.
+    `grows`: the output is a list that is told as it becomes longer. `official`: the version is hidden, and with
+    `hides_schema` the schema too.
     """
 
     owner: str
@@ -63,6 +65,10 @@ class Model:
     official: bool = False
     grows: bool = False
     streams: bool = False
+    hides_schema: bool = False
+    has_version: bool = True
+    visibility: str = "public"
+    links: Mapping[str, str] = field(default_factory=dict)
     queue_s: float = 0.2
     predict_s: float = 1.0
     run_count: int = 0

@@ -5,10 +5,11 @@ import base64
 from typing import Any
 
 from receiver.sandbox import webhooks
-from receiver.sandbox.models import Ask, Inline, Made
+from receiver.sandbox.mischief import Mischief
+from receiver.sandbox.models import Ask, Inline, Made, Model
 from receiver.sandbox.predictions import Artifact, Prediction, Truth
 from receiver.sandbox.recipes import Recipe
-from receiver.sandbox.sandbox import Sandbox
+from receiver.sandbox.sandbox import Sandbox, seed_of
 
 OUTPUT_EVERY_S = 0.5  # `output` and `logs` are told at most once in 500 ms: docs, topics/webhooks/setup-webhook
 LATE_S = 0.05  # between the last output and the end: the moment in which `processing` has outputs
@@ -17,7 +18,9 @@ PATH_LENGTH = 48
 
 async def play(sandbox: Sandbox, prediction: Prediction) -> None:
     """From `starting` to the end, unless a cancel or the deadline comes first."""
-    ask = Ask(prediction.input, prediction.seed, sandbox.rng("model", prediction.seed), sandbox.origin)
+    ask = Ask(
+        prediction.input, prediction.seed, sandbox.rng("model", prediction.seed), sandbox.origin, prediction.destination
+    )
     made = prediction.model.make(ask)
     wanted = prediction.mischief.status or sandbox.general.status
     webhooks.tell(sandbox, prediction, "start")
@@ -34,6 +37,39 @@ async def play(sandbox: Sandbox, prediction: Prediction) -> None:
     prediction.error = prediction.mischief.error or sandbox.general.error or made.error
     failed = "failed" if prediction.error or wanted == "failed" else "succeeded"
     end(sandbox, prediction, wanted or failed, made.metrics)
+
+
+def begin(
+    sandbox: Sandbox,
+    model: Model,
+    told: dict[str, Any],
+    body: dict[str, Any],
+    own: Mischief,
+    *,
+    kind: str = "predictions",
+    deployment: str | None = None,
+) -> Prediction:
+    """A new prediction, already on its way."""
+    number = sandbox.number("prediction")
+    prediction = Prediction(
+        id=sandbox.name("prediction", number),
+        number=number,
+        model=model,
+        version=model.shown_version,
+        input=told,
+        created_ns=sandbox.now_ns(),
+        mischief=own,
+        seed=seed_of(sandbox, model, told, number),
+        kind=kind,
+        webhook=body.get("webhook") or body.get("webhook_completed"),
+        events=None if body.get("webhook_events_filter") is None else tuple(body["webhook_events_filter"]),
+        deployment=deployment,
+        destination=body.get("destination"),
+        stream_key=sandbox.name("stream", number, 48) if model.streams else None,
+    )
+    sandbox.add(prediction)
+    prediction.task = sandbox.spawn(play(sandbox, prediction))
+    return prediction
 
 
 async def deadline(sandbox: Sandbox, prediction: Prediction) -> None:
@@ -58,6 +94,8 @@ def end(sandbox: Sandbox, prediction: Prediction, status: str, metrics: Any = No
         run_s = (p.completed_ns - (p.started_ns or p.completed_ns)) / 1e9
         p.metrics = {"predict_time": round(run_s, 9), "total_time": round((p.completed_ns - p.created_ns) / 1e9, 6)}
         p.metrics |= metrics or {}
+    if status == "succeeded" and p.destination is not None and isinstance(p.output, dict):
+        sandbox.versions[str(p.output.get("version")).rpartition(":")[2]] = sandbox.models[p.destination]
     p.changed()
     if p.task is not None and p.task is not asyncio.current_task():
         p.task.cancel()
@@ -88,7 +126,7 @@ async def _work(sandbox: Sandbox, prediction: Prediction, made: Made, *, fails: 
     general, own = sandbox.general, p.mischief
     shaped = own if own.has_output else general
     output = shaped.output if shaped.has_output else made.output
-    await asyncio.to_thread(_bake, sandbox, output)
+    await asyncio.to_thread(bake, sandbox, output)
     parts = list(output) if p.model.grows and isinstance(output, list) else []
     steps = max(1, len(parts), len(made.logs))
     told_ns = 0
@@ -131,7 +169,7 @@ def _hosted(sandbox: Sandbox, p: Prediction, recipe: Recipe, path: str) -> str:
     return url
 
 
-def _bake(sandbox: Sandbox, value: Any) -> None:
+def bake(sandbox: Sandbox, value: Any) -> None:
     """Makes all files once, off the loop, so that their hashes are known when they are told."""
     if isinstance(value, Inline):
         value = value.recipe
@@ -139,7 +177,7 @@ def _bake(sandbox: Sandbox, value: Any) -> None:
         sandbox.pantry.facts(value)
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            _bake(sandbox, item)
+            bake(sandbox, item)
 
 
 def _number(sandbox: Sandbox, prediction: Prediction, name: str, default: float) -> float:

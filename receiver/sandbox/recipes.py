@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from receiver.sandbox import pictures
+from receiver.sandbox import pictures, sound, things
+from receiver.sandbox.video import video
 from receiver.sandbox.webp import webp
 
 PIECE_BYTES = 64 * 1024
@@ -59,6 +60,13 @@ KINDS: dict[str, tuple[str, str, Baker | None]] = {
     "mask": ("image/png", "png", _png(pictures.mask)),
     "depth": ("image/png", "png", _png(pictures.depth)),
     "webp": ("image/webp", "webp", lambda r: webp(pictures.landscape(r.seed, r.width, r.height))),
+    "mp4": ("video/mp4", "mp4", lambda r: video(r.seed)),
+    "wav": ("audio/wav", "wav", lambda r: sound.wav(r.seed)),
+    "flac": ("audio/flac", "flac", lambda r: sound.flac(r.seed)),
+    "mp3": ("audio/mpeg", "mp3", lambda r: sound.mp3(r.seed)),
+    "glb": ("model/gltf-binary", "glb", lambda r: things.glb(r.seed)),
+    "svg": ("image/svg+xml", "svg", lambda r: things.svg(r.seed)),
+    "tar": ("application/x-tar", "tar", lambda r: things.weights(r.seed)),
     "bytes": ("application/octet-stream", "bin", None),
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import httpx
+from starlette.requests import Request
 
 from receiver.sandbox import mischief
 from receiver.sandbox.mischief import Mischief, Prank
@@ -20,6 +21,7 @@ from receiver.sandbox.recipes import Pantry
 COUNTS_MAX = 200_000  # counters of "once" and "3x", the oldest go first
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 26
+ACCOUNT = "sandbox"
 OLD_SECRETS_MAX = 10
 
 
@@ -39,6 +41,8 @@ class Sandbox:
         self.models: dict[str, Model] = {}
         self.versions: dict[str, Model] = {}
         self.deployments: dict[str, dict[str, Any]] = {}
+        self.examples: dict[str, Prediction] = {}
+        self.uploads: OrderedDict[str, Any] = OrderedDict()
         self.streams: dict[str, Prediction] = {}
         self.pantry = Pantry()
         self.aged_s = 0.0
@@ -67,7 +71,8 @@ class Sandbox:
 
     def add_model(self, model: Model) -> None:
         self.models[model.full_name] = model
-        self.versions[model.version] = model
+        if model.has_version:
+            self.versions[model.version] = model
 
     def forget_counts(self) -> None:
         """Every "once" counts anew."""
@@ -92,6 +97,10 @@ class Sandbox:
             if (self.now_ns() - prediction.completed_ns) / 1e9 + aged_s >= self.options.retention_s:
                 self.remove(prediction)
         return prediction
+
+    def owner(self, artifact: Artifact) -> Prediction:
+        """The prediction that a file belongs to, an example's own one too."""
+        return self.predictions.get(artifact.prediction) or self.examples[artifact.prediction]
 
     def remove(self, prediction: Prediction) -> None:
         """Input, output, files and logs go; the prediction itself stays to be asked for."""
@@ -154,6 +163,12 @@ class Sandbox:
         while len(self._counts) > COUNTS_MAX:
             self._counts.popitem(last=False)
         return True
+
+
+def of(request: Request) -> Sandbox:
+    """The sandbox that a request came to."""
+    sandbox: Sandbox = request.app.state.sandbox
+    return sandbox
 
 
 def seed_of(sandbox: Sandbox, model: Model, told: dict[str, Any], number: int) -> int:
