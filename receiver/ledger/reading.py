@@ -1,6 +1,6 @@
 """What people and programs look up. Reading never waits for a writer, and holds up none."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +27,12 @@ class Reading(Room):
             found = await connection.execute(sa.select(*rows.PREDICTION_COLUMNS).where(predictions.c.id == id))
             row = found.first()
         return None if row is None else rows.prediction(row)
+
+    async def statuses(self, prediction_ids: Collection[str]) -> dict[str, str]:
+        """The status of each of these predictions that we know."""
+        known = sa.select(predictions.c.id, predictions.c.status).where(predictions.c.id.in_(prediction_ids))
+        async with self._database.read() as connection:
+            return dict((await connection.execute(known)).tuples().all())
 
     async def outputs(self, prediction_id: str) -> list[Output]:
         """The outputs of a prediction, in the order of its output JSON."""
