@@ -85,7 +85,7 @@ class Claims(Room):
         """
         now = self._database.clock.now()
         pick = (
-            sa.select(predictions.c.id, predictions.c.ask_due_ms.label("was_due_ms"))
+            sa.select(predictions.c.id)
             .where(predictions.c.final.is_(sa.false()), predictions.c.ask_due_ms <= now)
             .order_by(predictions.c.ask_due_ms, predictions.c.id)
             .limit(limit)
@@ -96,11 +96,11 @@ class Claims(Room):
             sa.update(predictions)
             .where(predictions.c.id == pick.c.id)
             .values(ask_due_ms=now + lease_ms, asks=predictions.c.asks + 1)
-            .returning(*rows.PREDICTION_COLUMNS, pick.c.was_due_ms)
+            .returning(*rows.PREDICTION_COLUMNS)
         )
         async with self._database.write() as connection:
             claimed = (await connection.execute(claim)).all()
-        return [rows.prediction(row) for row in sorted(claimed, key=lambda row: (row.was_due_ms, row.id))]
+        return [rows.prediction(row) for row in sorted(claimed, key=lambda row: (row.heard_ms, row.id))]
 
     async def renew(self, leases: Sequence[str], *, lease_ms: int) -> set[str]:
         """Hold claims for `lease_ms` from now; gives those that are still ours. The rest were claimed by another."""
