@@ -9,7 +9,18 @@ from receiver.core.clock import iso
 from receiver.core.redact import redact_text
 
 # They print whole URLs, and with them signatures, at INFO.
-_TALKATIVE = ("httpx", "httpcore", "botocore", "boto3", "urllib3", "s3transfer", "asyncio", "alembic", "aiosqlite")
+_TALKATIVE = (
+    "httpx",
+    "httpcore",
+    "botocore",
+    "boto3",
+    "urllib3",
+    "s3transfer",
+    "asyncio",
+    "alembic",
+    "aiosqlite",
+    "uvicorn",
+)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -18,7 +19,7 @@ class Metrics:
     attempts: Counter
     sizes: Histogram
     known: Gauge
-    at_risk: Gauge
+    deadline: Gauge
 
     @classmethod
     def fresh(cls) -> "Metrics":
@@ -35,7 +36,7 @@ class Metrics:
             known=Gauge(
                 "outkeep_known", "What the ledger holds, by kind and state", ["kind", "state"], registry=registry
             ),
-            at_risk=Gauge(
+            deadline=Gauge(
                 "outkeep_next_deadline_seconds",
                 "Seconds until the first pending output vanishes; +Inf when nothing is pending",
                 registry=registry,
@@ -52,11 +53,15 @@ class Metrics:
         if outcome == "archived":
             self.sizes.observe(size)
 
-    def render(self, counts: Mapping[str, Mapping[str, int]], *, next_deadline_s: float | None) -> bytes:
-        """Prometheus text; `counts` are the ledger's, by kind and state."""
+    def render(self, counts: Mapping[str, Any], *, now_ms: int) -> bytes:
+        """Prometheus text; `counts` are the ledger's."""
         self.known.clear()
-        for kind, states in counts.items():
-            for state, count in states.items():
+        for kind in ("deliveries", "outputs"):
+            for state, count in counts[kind].items():
                 self.known.labels(kind, state).set(count)
-        self.at_risk.set(float("inf") if next_deadline_s is None else next_deadline_s)
+        self.known.labels("predictions", "open").set(counts["predictions_open"])
+        self.known.labels("events", "unnumbered").set(counts["events_unnumbered"])
+        self.known.labels("events", "told").set(counts["last_sequence"])
+        expires_ms = counts["pending_expires_ms"]
+        self.deadline.set(float("inf") if expires_ms is None else (expires_ms - now_ms) / 1000)
         return generate_latest(self.registry)
