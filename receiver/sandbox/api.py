@@ -164,7 +164,7 @@ async def _create(request: Request, model: Model, body: dict[str, Any], *, deplo
     if cancel_after_s is not None:
         after_ns = int(cancel_after_s * sandbox.options.speed * 1e9)
         prediction.deadline_ns = prediction.created_ns + after_ns
-        sandbox.spawn(deadline(sandbox, prediction))
+        prediction.timer = sandbox.spawn(deadline(sandbox, prediction))
     wait_s = bodies.wait_s(request)
     if wait_s is not None:
         early = (own.wait or sandbox.general.wait) == "early"

@@ -48,7 +48,7 @@ async def deliver(request: Request) -> Response:
             return other
         spoil(sandbox, serving, artifact, prank)
     if request.method == "HEAD" or serving.status in (304, 416):
-        return Response(status_code=serving.status, headers=serving.headers)
+        return _bare(serving)
     await asyncio.to_thread(sandbox.pantry.warm, artifact.recipe)
     if prank is not None and prank.kind in ("closed", "closed_early"):
         return closed(sandbox, request, artifact, serving, early=prank.kind == "closed_early")
@@ -138,3 +138,11 @@ async def _other(sandbox: Sandbox, request: Request, artifact: Artifact, prank: 
 
 def _redirect(place: str) -> Response:
     return Response(status_code=302, headers={"location": place})
+
+
+def _bare(serving: Serving) -> Response:
+    """The headers alone, without the length that Starlette would make up."""
+    response = Response(status_code=serving.status, headers=serving.headers)
+    if "content-length" not in serving.headers and "content-length" in response.headers:
+        del response.headers["content-length"]
+    return response

@@ -5,9 +5,9 @@ For one prediction it is an object under `sandbox` in its input, which every mod
     {"prompt": "a cat", "sandbox": {"webhook": "drop", "files": ["once:500", "truncated"]}}
 
 For everybody it is `Options.mischief` or a `POST /_sandbox/mischief` with such an object (an empty one ends it); what
-a prediction asks for itself goes before. A word is `kind`, `kind:value`, `once:kind` or `3x:kind:value` (that many
-times, then no more; counted per file, per prediction, or per route in general). Seconds are real seconds. Several words
-in a list are tried in turn: the first that is not used up strikes, for webhooks all of them do.
+a prediction asks for itself goes before. A word is `kind`, `kind:value`, `once:kind` or `3x:kind:value`: that many
+times, then no more, counted per file, per prediction, or in general for all calls of its kind. Seconds are real
+seconds. Several words in a list are tried in turn: the first that is not used up strikes. For webhooks all of them do.
 
 webhook
     drop         the final webhook is lost             never        no webhook at all
@@ -16,7 +16,8 @@ webhook
     forge        before each one a forged one          wrong_secret signed with a secret nobody knows
     unsigned     no signature headers                  stale:600    a timestamp that many seconds old
     two_ids      the id header twice                   svix         names of svix instead of the standard ones
-    garbage      signed, but no JSON                   odd          signed JSON with NaN, \\u0000, a lone surrogate
+    garbage      signed, but no JSON                   deep:5000    signed JSON of that depth
+    odd          signed JSON with NaN, \\u0000, a lone surrogate, a key told twice, numbers beyond 64 bits
     huge:bytes   logs of that size                     no_retry     the final one is tried once
     slow:5       the body takes 5 s                    twin         the final one is told again by a 2nd sender at once
     no_output    the final one lacks its output        data_removed the final one comes when all is removed
@@ -56,7 +57,7 @@ from typing import Any
 WEBHOOK = frozenset(
     {
         *("ok", "drop", "never", "repeat", "repeat_new", "reorder", "delay", "forge", "wrong_secret", "unsigned"),
-        *("stale", "two_ids", "svix", "garbage", "odd", "huge", "no_retry", "slow", "twin", "no_output"),
+        *("stale", "two_ids", "svix", "garbage", "odd", "deep", "huge", "no_retry", "slow", "twin", "no_output"),
         "data_removed",
     }
 )

@@ -98,7 +98,8 @@ def filled(model: Model, told: Mapping[str, Any]) -> dict[str, Any]:
                 wrong.append((f"input.{name}", *complaint))
     if wrong:
         raise invalid(*wrong)
-    return {name: schema["default"] for name, schema in model.inputs.items() if "default" in schema} | dict(told)
+    given = {name: value for name, value in told.items() if value is not None or name not in model.inputs}
+    return {name: schema["default"] for name, schema in model.inputs.items() if "default" in schema} | given
 
 
 def _complaint(value: Any, schema: Mapping[str, Any]) -> tuple[str, str] | None:

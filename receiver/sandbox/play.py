@@ -14,10 +14,19 @@ from receiver.sandbox.sandbox import Sandbox, seed_of
 OUTPUT_EVERY_S = 0.5  # `output` and `logs` are told at most once in 500 ms: docs, topics/webhooks/setup-webhook
 LATE_S = 0.05  # between the last output and the end: the moment in which `processing` has outputs
 PATH_LENGTH = 48
+STEPS_MAX = 100  # in which a run tells what it has; longer outputs come several at a time
 
 
 async def play(sandbox: Sandbox, prediction: Prediction) -> None:
     """From `starting` to the end, unless a cancel or the deadline comes first."""
+    try:
+        await _run(sandbox, prediction)
+    except Exception as error:  # noqa: BLE001 - a model may trip over any input, and then its prediction fails
+        prediction.error = f"{type(error).__name__}: {error}"
+        end(sandbox, prediction, "failed")
+
+
+async def _run(sandbox: Sandbox, prediction: Prediction) -> None:
     ask = Ask(
         prediction.input, prediction.seed, sandbox.rng("model", prediction.seed), sandbox.origin, prediction.destination
     )
@@ -97,8 +106,9 @@ def end(sandbox: Sandbox, prediction: Prediction, status: str, metrics: Any = No
     if status == "succeeded" and p.destination is not None and isinstance(p.output, dict):
         sandbox.versions[str(p.output.get("version")).rpartition(":")[2]] = sandbox.models[p.destination]
     p.changed()
-    if p.task is not None and p.task is not asyncio.current_task():
-        p.task.cancel()
+    for task in (p.task, p.timer):
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
     if status != "aborted":  # no document says that an abortion is told, so a receiver must do without
         webhooks.tell(sandbox, p, "completed")
 
@@ -128,7 +138,7 @@ async def _work(sandbox: Sandbox, prediction: Prediction, made: Made, *, fails: 
     output = shaped.output if shaped.has_output else made.output
     await asyncio.to_thread(bake, sandbox, output)
     parts = list(output) if p.model.grows and isinstance(output, list) else []
-    steps = max(1, len(parts), len(made.logs))
+    steps = min(STEPS_MAX, max(1, len(parts), len(made.logs)))
     told_ns = 0
     for step in range(steps):
         await sandbox.doze(seconds / steps)

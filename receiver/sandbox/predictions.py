@@ -107,6 +107,7 @@ class Prediction:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     chat: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[None] | None = None
+    timer: asyncio.Task[None] | None = None
 
     @property
     def final(self) -> bool:

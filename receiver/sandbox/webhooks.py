@@ -160,7 +160,10 @@ def _call(sandbox: Sandbox, message: Message, pranks: dict[str, Prank]) -> _Call
     if "garbage" in pranks:
         body = b"\x7bthis is no JSON"
     if "odd" in pranks:
-        body = body[:-1] + b',"odd":[NaN,-Infinity,"\\u0000","\\ud800",1e999,' + b"9" * 30 + b"]}"
+        body = body[:-1] + b',"odd":1,"odd":[NaN,-Infinity,"\\u0000","\\ud800",1e999,' + b"9" * 30 + b"]}"
+    if "deep" in pranks:
+        levels = int(pranks["deep"].value_or(5000))
+        body = body[:-1] + b',"deep":' + b"[" * levels + b"]" * levels + b"}"
     if "huge" in pranks:
         body = dumped(json.loads(body) | {"logs": "#" * int(pranks["huge"].value_or(1_000_000))})
     at_s = sandbox.now_ns() // 1_000_000_000
