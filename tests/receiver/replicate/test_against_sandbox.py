@@ -171,3 +171,21 @@ async def test_a_rotated_secret_is_learnt(scripted, client, said, sandbox, passi
     assert await keeper.refetched()
     assert await keeper.known() == (Secret.parse(told["key"]), *before)
     assert verdict(heard, await keeper.known()).webhook_id
+
+
+async def test_models_account_and_hardware_are_there(client):
+    assert (await client.model("black-forest-labs", "flux-schnell"))["name"] == "flux-schnell"
+    assert (await client.account())["username"]
+    assert {"sku", "name"} <= set((await client.hardware())[0])
+
+
+async def test_a_version_can_be_found_and_run(client):
+    newest = (await client.versions("replicate", "hello-world")).results[0]["id"]
+    assert (await client.version("replicate", "hello-world", newest))["openapi_schema"]
+    for named in (
+        {"version": newest},
+        {"version": f"replicate/hello-world:{newest}"},
+        {"model": f"replicate/hello-world:{newest}"},
+    ):
+        told = await client.create(input={"text": "Alice"}, prefer="wait=5", **named)
+        assert told["output"] == "hello Alice"
