@@ -165,6 +165,8 @@ def sentence(error: BaseException) -> str:
     from receiver.cli.showing import plain
     from storage.errors import StorageError
 
+    if isinstance(error, BaseExceptionGroup):
+        return sentence(error.exceptions[0])
     if isinstance(error, OutkeepError | StorageError):
         return " ".join(plain(str(error)).split())
     if isinstance(error, click.ClickException):
