@@ -68,8 +68,8 @@ def _movie_duration_s(header: bytes, fragments: int | None) -> float | None:
 def _fragments_duration_s(file: BinaryIO, start: int, end: int, header_at: int, budget: list[int]) -> float | None:
     for kind, inside, _ in _boxes(file, start, end, budget):
         if kind == b"mehd":
-            header = _read(file, inside, 12)
-            fragments = int.from_bytes(header[4:12] if header[0] == 1 else header[4:8], "big")
+            wide = _read(file, inside, 1) == b"\x01"
+            fragments = int.from_bytes(_read(file, inside + 4, 8 if wide else 4), "big")
             return _movie_duration_s(_read(file, header_at, 32), fragments)
     return None
 

@@ -110,12 +110,12 @@ def serving(*replies: Reply | bytes, tls: ssl.SSLContext | None = None) -> Itera
         server.stop()
 
 
-def head(status: int = 200, **headers: str | int) -> bytes:
+def head(status: int = 200, /, **headers: str | int) -> bytes:
     rows = [f"HTTP/1.1 {status} Said", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return "\r\n".join([*rows, "", ""]).encode("latin-1")
 
 
-def good(body: bytes, status: int = 200, **headers: str | int) -> Reply:
+def good(body: bytes, status: int = 200, /, **headers: str | int) -> Reply:
     """A right answer on a connection that stays."""
 
     def reply(_: Request, send: Send) -> bool:
@@ -125,14 +125,16 @@ def good(body: bytes, status: int = 200, **headers: str | int) -> Reply:
     return reply
 
 
-def cut(body: bytes, after: int, **headers: str | int) -> bytes:
+def cut(body: bytes, after: int, /, **headers: str | int) -> bytes:
     """Announces the whole body and sends its beginning."""
     return head(Content_Length=len(body), **headers) + body[:after]
 
 
 def chunked(body: bytes, *, size: int = 1000, end: bytes = b"0\r\n\r\n", **headers: str | int) -> bytes:
-    chunks = [body[at : at + size] for at in range(0, len(body), size)]
-    return head(Transfer_Encoding="chunked", **headers) + b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + end
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return (
+        head(200, Transfer_Encoding="chunked", **headers) + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in parts) + end
+    )
 
 
 def ranged(body: bytes, *, etag: str = '"tag"', validator: str | None = None) -> Reply:
@@ -166,7 +168,7 @@ def trickle(data: bytes, *, every_s: float, at_first: int = 0) -> Reply:
 def silent(data: bytes, seconds: float) -> Reply:
     """Sends something and then nothing."""
 
-    def reply(_: Request, send: Send) -> None:
+    def reply(_request: Request, send: Send) -> None:
         send(data)
         for _ in range(int(seconds / 0.05)):
             time.sleep(0.05)

@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import os
 from urllib.parse import quote, quote_from_bytes
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.data_uri import content_type, decode, is_data_uri
-from storage.errors import Gone, Refused, StorageError
+from storage.errors import Gone, Refused
 
 
 def whole(uri: str, bytes_max: int = 10_000_000) -> bytes:
@@ -83,7 +84,5 @@ def test_every_file_survives_both_forms(data: bytes) -> None:
 def test_nothing_but_our_own_errors_comes_of_any_text(text: str) -> None:
     for uri in ("data:" + text, "data:;base64," + text):
         content_type(uri)
-        try:
+        with contextlib.suppress(Gone):
             whole(uri)
-        except StorageError as error:
-            assert isinstance(error, Gone)

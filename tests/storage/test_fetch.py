@@ -196,7 +196,7 @@ def test_a_wrong_range_is_answered_by_starting_from_zero(spool: Spool, wrong: di
 
 
 def test_a_range_that_cannot_be_had_is_answered_by_starting_from_zero(spool: Spool) -> None:
-    got = fetch(spool, chunked(BODY, end=b"", ETag='"tag"'), good(b"", status=416), good(BODY))
+    got = fetch(spool, chunked(BODY, end=b"", ETag='"tag"'), good(b"", 416), good(BODY))
     assert got.body == BODY
 
 
@@ -224,13 +224,13 @@ def test_resuming_without_progress_is_given_up(spool: Spool) -> None:
 
 
 def test_trouble_while_resuming_is_waited_out_a_little(spool: Spool) -> None:
-    got = fetch(spool, cut(BODY, 1_000, ETag='"tag"'), good(b"", status=503), b"", ranged(BODY))
+    got = fetch(spool, cut(BODY, 1_000, ETag='"tag"'), good(b"", 503), b"", ranged(BODY))
     assert got.body == BODY
 
 
 def test_a_source_that_stays_in_trouble_while_resuming_is_given_up(spool: Spool) -> None:
     with pytest.raises(SourceUnavailable, match="503"):
-        fetch(spool, cut(BODY, 1_000, ETag='"tag"'), good(b"", status=503))
+        fetch(spool, cut(BODY, 1_000, ETag='"tag"'), good(b"", 503))
 
 
 def test_a_stalled_body_goes_on_over_another_connection(spool: Spool) -> None:
@@ -279,14 +279,14 @@ def test_a_body_closed_early_without_a_length_loses_against_the_whole_one(spool:
 @pytest.mark.parametrize("status", [404, 410])
 def test_what_is_not_there_is_gone(spool: Spool, status: int) -> None:
     with pytest.raises(Gone, match=str(status)):
-        fetch(spool, good(b"<html>not found</html>", status=status))
+        fetch(spool, good(b"<html>not found</html>", status))
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 408, 418, 429, 500, 502, 503, 504, 204, 206, 304, 416])
 def test_any_other_status_may_pass(spool: Spool, status: int) -> None:
     body = b"" if status in {204, 304} else b"a page"
     with pytest.raises(SourceUnavailable, match=str(status)):
-        fetch(spool, good(body, status=status))
+        fetch(spool, good(body, status))
 
 
 def test_the_wait_that_a_server_asks_for_is_passed_on(spool: Spool) -> None:
@@ -301,12 +301,12 @@ def test_the_wait_that_a_server_asks_for_is_passed_on(spool: Spool) -> None:
         ({}, None),
     ):
         with pytest.raises(SourceUnavailable) as caught:
-            fetch(spool, good(b"", status=429, **headers))
+            fetch(spool, good(b"", 429, **headers))
         assert caught.value.retry_after_s == expected
 
 
 def test_redirects_are_followed_up_to_three(spool: Spool) -> None:
-    hop = good(b"moved", status=302, Location="/next?x=1")
+    hop = good(b"moved", 302, Location="/next?x=1")
     got = fetch(spool, hop, hop, hop, good(BODY))
     assert got.body == BODY
     assert [request.path for request in got.server.requests] == ["/file", "/next?x=1", "/next?x=1", "/next?x=1"]
@@ -330,12 +330,12 @@ def test_redirects_are_followed_up_to_three(spool: Spool) -> None:
 )
 def test_redirects_elsewhere_are_refused(spool: Spool, location: str) -> None:
     with pytest.raises(Refused, match="redirects to"):
-        fetch(spool, good(b"", status=301, Location=location))
+        fetch(spool, good(b"", 301, Location=location))
 
 
 def test_a_redirect_to_nowhere_may_pass(spool: Spool) -> None:
     with pytest.raises(SourceUnavailable, match="without saying"):
-        fetch(spool, good(b"", status=301))
+        fetch(spool, good(b"", 301))
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "GZIP"])
@@ -348,7 +348,7 @@ def test_an_encoded_body_is_refused_unread(spool: Spool, coding: str) -> None:
 def test_a_file_above_the_cap_is_refused_before_and_while_it_comes(spool: Spool) -> None:
     assert fetch(spool, good(BODY), bytes_max=20_000).body == BODY
     for reply in (good(BODY), chunked(BODY), head() + BODY):
-        with pytest.raises(Refused, match="19999 (bytes )?that are|than the 19999 bytes"):
+        with pytest.raises(Refused, match="19999"):
             fetch(spool, reply, bytes_max=19_999)
     with pytest.raises(Refused):
         fetch(spool, chunked(LARGE), bytes_max=5_000_000)
@@ -403,7 +403,7 @@ def test_a_body_that_trickles_is_given_up(spool: Spool) -> None:
 
 def test_a_transfer_that_takes_too_long_is_given_up(spool: Spool) -> None:
     patience = Patience(read_s=5, total_s=0.5, rate_min=0)
-    with pytest.raises(SourceUnavailable, match="within 0.5 s"):
+    with pytest.raises(SourceUnavailable, match=r"within 0\.5 s"):
         fetch(spool, trickle(head(Content_Length=10_000) + bytes(10_000), every_s=0.02), patience=patience)
 
 
@@ -482,7 +482,7 @@ def take(fetcher: Fetcher, server: FaultyServer, spool: Spool) -> bytes:
 def test_a_port_where_nobody_listens_may_pass(spool: Spool) -> None:
     with serving(good(BODY)) as server:
         origin = server.origin
-    with fetching(origin) as fetcher, pytest.raises(SourceUnavailable, match="No connection to 127.0.0.1"):
+    with fetching(origin) as fetcher, pytest.raises(SourceUnavailable, match=r"No connection to 127\.0\.0\.1"):
         fetcher.fetch(
             origin + "/x", Intake(spool=spool, name="one", bytes_max=1, cancelled=lambda: False), lambda: False
         )
