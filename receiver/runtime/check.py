@@ -63,6 +63,8 @@ async def _bucket(settings: Settings) -> Finding:
         bucket = wiring._bucket(settings)  # noqa: SLF001 - wiring alone chooses a bucket
     except Misconfigured as error:
         return failed("bucket", str(error))
+    except StorageError as error:
+        return failed("bucket", f"{error} Look at OUTKEEP_BUCKET_URL.")
     try:
         found = await bucket.probe()
     except StorageError as error:
