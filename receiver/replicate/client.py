@@ -179,11 +179,16 @@ class Replicate:
     async def pages(
         self, *, created_after: str | None = None, created_before: str | None = None
     ) -> AsyncIterator[Page]:
-        """All pages of the account's predictions, newest first; stops where the cursors run in a circle."""
+        """All pages of the account's predictions, newest first.
+
+        `Unavailable` when the cursors run in a circle or for too long: who counts on having seen all must hear of it.
+        """
         page = await self.list(created_after=created_after, created_before=created_before)
         seen: set[str] = set()
         yield page
-        while page.next and page.next not in seen and len(seen) < PAGES_MAX:
+        while page.next:
+            if page.next in seen or len(seen) >= PAGES_MAX:
+                raise Unavailable(status=200, title="The pages of the list have no end")
             seen.add(page.next)
             page = await self.list(at=page.next)
             yield page
@@ -217,7 +222,10 @@ class Replicate:
         answer = await self.request("GET", path, query=query)
         told = answer.object()
         results = _objects(told.get("results"), answer.status)
-        return Page(results, next=cursor(told.get("next")), previous=cursor(told.get("previous")))
+        onward = cursor(told.get("next"))
+        if onward is None and told.get("next"):
+            raise Unavailable(status=answer.status, title="The next page of the list is none that can be asked for")
+        return Page(results, next=onward, previous=cursor(told.get("previous")))
 
 
 def _base(url: str) -> str:

@@ -130,17 +130,40 @@ async def test_pages_follow_the_cursor_and_never_the_url(scripted, client_of, sa
     ]
 
 
-async def test_cursors_that_run_in_a_circle_end(scripted, client_of, said):
+async def test_cursors_that_run_in_a_circle_are_no_complete_list(scripted, client_of, said):
     server = await scripted(said(200, {"next": "https://api.replicate.com/v1/predictions?cursor=again", "results": []}))
     client = await client_of(server.url)
-    assert len([page async for page in client.pages()]) == 2
-    with pytest.raises(Rejected):
-        await client.list(at="&".join(["a=1"] * 30))
+    pages = client.pages()
+    assert [await anext(pages), await anext(pages)]
+    with pytest.raises(Unavailable, match="no end"):
+        await anext(pages)
 
 
-@pytest.mark.parametrize("next_page", [5, "", "https://api.replicate.com/v1/predictions", "http://[", None, ["x"]])
-async def test_a_next_page_that_makes_no_sense_is_the_end(scripted, client_of, said, next_page):
-    server = await scripted(said(200, {"next": next_page, "results": [None, {"id": "a"}, 3]}))
+async def test_a_list_of_too_many_pages_is_no_complete_list(scripted, client_of, said, monkeypatch):
+    monkeypatch.setattr("receiver.replicate.client.PAGES_MAX", 3)
+    pages = [
+        said(200, {"next": f"https://api.replicate.com/v1/predictions?cursor={n}", "results": []}) for n in range(9)
+    ]
+    client = await client_of((await scripted(*pages)).url)
+    with pytest.raises(Unavailable, match="no end"):
+        assert [page async for page in client.pages()]
+
+
+async def test_an_endless_cursor_is_rejected(client_of):
+    with pytest.raises(Rejected, match="cursor"):
+        await (await client_of("http://127.0.0.1:9")).list(at="&".join(["a=1"] * 30))
+
+
+@pytest.mark.parametrize("next_page", [5, "https://api.replicate.com/v1/predictions", "http://[", ["x"]])
+async def test_a_next_page_that_makes_no_sense_is_not_the_end(scripted, client_of, said, next_page):
+    server = await scripted(said(200, {"next": next_page, "results": []}))
+    with pytest.raises(Unavailable, match="next page"):
+        await (await client_of(server.url)).list()
+
+
+@pytest.mark.parametrize("end", [{"next": None}, {"next": ""}, {}, {"previous": 5}])
+async def test_without_a_next_page_the_list_ends_and_odd_entries_hide_nothing(scripted, client_of, said, end):
+    server = await scripted(said(200, {**end, "results": [None, {"id": "a"}, 3]}))
     client = await client_of(server.url)
     assert await client.list(source="web") == Page(({"id": "a"},), None, None)
     assert server.heard[0].target == "/v1/predictions?source=web"
