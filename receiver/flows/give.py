@@ -1,11 +1,11 @@
 """Giving: a permanent link becomes the bytes of the object behind it."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 
 from receiver.core.errors import OutkeepError
-from receiver.core.output import Output, Stored
+from receiver.core.output import Stored
 from receiver.ledger.ledger import Ledger
 from storage.bucket import Bucket
 from storage.errors import ObjectMissing, StorageError
@@ -36,7 +36,7 @@ class Give:
         if known is not None:
             self._known.move_to_end(link)
             return known
-        output: Output | None = await self.ledger.output_by_link(link)
+        output = await self.ledger.output_by_link(link)
         if output is None or output.stored is None:
             return None
         self._known[link] = output.stored
@@ -44,25 +44,37 @@ class Give:
             self._known.popitem(last=False)
         return output.stored
 
-    async def read(self, stored: Stored, *, start: int, length: int) -> AsyncIterator[bytes]:
-        """The object's bytes in chunks, beginning with the second step: the first yields b"" once they are at hand.
+    def open(self, stored: Stored, *, start: int, length: int) -> "Reading":
+        """Start reading a part of the object; nothing is asked of the bucket before the first piece is."""
+        return Reading(self.bucket.read(stored.key, start=start, length=length), length)
 
-        Raises ObjectGone or ObjectUnavailable, also in the middle; fewer bytes than `length` are ObjectUnavailable.
+
+@dataclass(slots=True)
+class Reading:
+    """A part of an object on its way out; `close` it at the end, whatever happened."""
+
+    _chunks: AsyncIterator[bytes]
+    left: int
+
+    async def piece(self) -> bytes:
+        """The next bytes; b"" when all were given.
+
+        Raises ObjectGone or ObjectUnavailable, the latter also when there are fewer bytes than the ledger knows of.
         """
-        chunks = self.bucket.read(stored.key, start=start, length=length)
-        left = length
-        while left > 0:
-            chunk = await _next(chunks)
-            if not chunk or len(chunk) > left:
-                raise ObjectUnavailable("The bucket's object is not as long as it was.")
-            left -= len(chunk)
-            yield chunk
+        if self.left == 0:
+            return b""
+        try:
+            piece = await anext(self._chunks, b"")
+        except ObjectMissing as error:
+            raise ObjectGone("The object is no longer in the bucket.") from error
+        except StorageError as error:
+            raise ObjectUnavailable("The bucket does not give the object just now.") from error
+        if not piece or len(piece) > self.left:
+            raise ObjectUnavailable("The object in the bucket is not as long as it was when it was stored.")
+        self.left -= len(piece)
+        return piece
 
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes:
-    try:
-        return await anext(chunks, b"")
-    except ObjectMissing as error:
-        raise ObjectGone("The object is no longer in the bucket.") from error
-    except StorageError as error:
-        raise ObjectUnavailable("The bucket does not give the object just now.") from error
+    async def close(self) -> None:
+        """Let go of the file or the connection."""
+        if isinstance(self._chunks, AsyncGenerator):
+            await self._chunks.aclose()

@@ -1,0 +1,172 @@
+"""Everything that listens on our one port: webhooks first, then the guard, then the routes."""
+
+import asyncio
+import logging
+from urllib.parse import unquote, urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from receiver.core.errors import LedgerUnavailable, UpstreamError
+from receiver.flows.give import Give
+from receiver.runtime.wiring import House
+from receiver.web.api import Api
+from receiver.web.bodies import Bodies, BodyRefused, Gone, dismiss
+from receiver.web.feed import Feed
+from receiver.web.files import Files
+from receiver.web.gateway import Gateway, canonical
+from receiver.web.guard import Guard, is_replicates
+from receiver.web.health import Health
+from receiver.web.hooks import Hooks, is_hook
+from receiver.web.page import Page
+from receiver.web.problems import Problem, not_found, problem_answer, retry_after, unavailable
+
+REQUESTS_MAX = 1024
+"""On the API and the page at once, readers of the feed and of files apart: beyond that they are shed, so that there is
+always room for webhooks."""
+
+_UNLIMITED = ("/events", "/files/", "/healthz", "/readyz")  # those with limits of their own, and those that watch us
+
+_log = logging.getLogger(__name__)
+
+
+class Application:
+    """An ASGI application. `close` ends what would go on for ever, before the server waits for what is under way."""
+
+    def __init__(self, house: House) -> None:
+        bodies = Bodies()
+        self.closing = asyncio.Event()
+        self._hooks = Hooks(accept=house.accept, count=house.metrics.webhook, bodies=bodies)
+        self._prefix = unquote(urlsplit(house.settings.public_url).path).rstrip("/")
+        self._guard = Guard(house.keys, house.settings.public_url, clock=_loop_s)
+        self._feed = Feed(house)
+        self._answering = 0
+        routes = [
+            *Gateway(house, bodies).routes(),
+            *Api(house).routes(),
+            *Health(house).routes(),
+            *Page(house).routes(),
+            Route("/events", self._feed, methods=["GET"]),
+            Route("/files/{link}/{name}", Files(Give(house.ledger, house.bucket)), methods=["GET", "OPTIONS"]),
+        ]
+        self._routes = Router(routes, redirect_slashes=False)
+
+    async def close(self) -> None:
+        self.closing.set()
+        await self._feed.tail.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        path = scope["path"]
+        if self._prefix and (path + "/").startswith(self._prefix + "/"):
+            # The public URL has a path: whether a proxy takes it off or not, we are there.
+            path = path[len(self._prefix) :] or "/"
+            scope = {**scope, "path": path}
+        if is_hook(path):
+            await self._hooks(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Everything but webhooks. An error becomes an answer, or cuts the one that has begun."""
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._admitted(scope, receive, watched)
+        except BodyRefused as refused:
+            await _refuse(refused, receive, send)
+        except Exception as error:  # noqa: BLE001 - the caller gets an answer, the log gets the rest
+            problem = self._problem(error, scope)
+            if not started:
+                await problem_answer(problem)(scope, receive, send)
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, raw_path = scope["path"], scope.get("raw_path") or b""
+        server = scope.get("server")
+        key = self._guard.admit(scope["method"], path, scope["headers"], port=server and server[1])
+        if is_replicates(path):
+            path = canonical(path, raw_path)
+        # With "app" in its scope the router raises what it does not find, and we answer in the shape of the route.
+        scope = {**scope, "path": path, "app": self, "outkeep.key": key, "outkeep.closing": self.closing}
+        if path.startswith(_UNLIMITED):
+            await self._routes(scope, receive, send)
+            return
+        if self._answering >= REQUESTS_MAX:
+            raise unavailable("Too many requests at once; try again in a moment.", retry_s=1)
+        self._answering += 1
+        try:
+            await self._routes(scope, receive, send)
+        finally:
+            self._answering -= 1
+
+    def _problem(self, error: Exception, scope: Scope) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        if isinstance(error, UpstreamError):
+            return _upstream(error)
+        if isinstance(error, LedgerUnavailable):
+            _log.warning("The ledger was needed in vain: %s", error)
+            return unavailable("The ledger can't be read or written just now; try again in a moment.")
+        if isinstance(error, HTTPException) and error.status_code == 404:
+            return not_found()
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            return self._wrong_method(scope)
+        _log.error("A request could not be answered.", exc_info=error)
+        return Problem(500, "Internal error", "Something went wrong here; the log of this Outkeep says what.")
+
+    def _wrong_method(self, scope: Scope) -> Problem:
+        path = canonical(scope["path"], scope["raw_path"]) if is_replicates(scope["path"]) else scope["path"]
+        found = [route for route in self._routes.routes if isinstance(route, Route) and route.path_regex.match(path)]
+        allowed = sorted({method for route in found for method in route.methods or ()})
+        detail = f"Method {scope['method']} is not allowed here."
+        return Problem(405, "Method not allowed", detail, headers={"Allow": ", ".join(allowed)})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """For servers other than ours."""
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def create_app(house: House) -> Application:
+    """The web side of a service."""
+    return Application(house)
+
+
+def _upstream(error: UpstreamError) -> Problem:
+    """What Replicate said, in its own words; a status that is no error is one of a broken gateway."""
+    status = error.status if 400 <= error.status <= 599 else 502
+    told = {**error.problem, "status": status}
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers = retry_after(error.retry_after_s)
+        told.setdefault("retry_after", int(headers["Retry-After"]))
+    return Problem(status, "Replicate said no", str(error), headers=headers, body=told)
+
+
+async def _refuse(refused: BodyRefused, receive: Receive, send: Send) -> None:
+    if isinstance(refused, Gone):
+        return
+    headers = retry_after(1) if refused.status == 503 else {}
+    answer = problem_answer(Problem(refused.status, refused.title, refused.detail, headers=headers))
+    kept = [(name, value) for name, value in answer.raw_headers if name != b"content-length"]
+    await dismiss(
+        receive,
+        send,
+        {"type": "http.response.start", "status": refused.status, "headers": kept},
+        bytes(answer.body),
+    )
+
+
+def _loop_s() -> float:
+    return asyncio.get_running_loop().time()

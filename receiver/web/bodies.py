@@ -1,0 +1,139 @@
+"""Request bodies, read within limits: how many bytes, in how long, and how much for everybody together."""
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.types import Message, Receive, Send
+
+BODY_BYTES_MAX = 32 * 1024 * 1024
+"""Of one body. Replicate's webhooks carry the whole input and all logs; `data:` outputs make megabytes of them."""
+
+BODY_S = 30.0
+"""For a whole body: 32 MiB in this time is 9 Mbit/s, and Replicate itself gives up after a few seconds."""
+
+HELD_BYTES_MAX = 256 * 1024 * 1024
+"""Of all bodies that arrive in several pieces, together: what strangers can make us hold before we know them."""
+
+LINGER_BYTES_MAX = 8 * 1024 * 1024
+LINGER_S = 1.0
+"""How much of a refused body is thrown away before the connection closes: closing on a client that still sends
+resets the connection, and it may never see why."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class BodyRefused(Exception):
+    """The body was not read to its end; `status` is the answer, and the connection is of no more use."""
+
+    status = 400
+    title = "Bad request"
+    detail = "The body was not whole."
+
+
+class Gone(BodyRefused):
+    """The client left before the body was whole: nobody hears the answer."""
+
+
+class TooSlow(BodyRefused):
+    """The body was not there in time."""
+
+    status = 408
+    title = "Request timeout"
+    detail = f"The body was not there within {BODY_S:.0f} seconds."
+
+
+class TooLarge(BodyRefused):
+    """The body is longer than we take, as announced or as it turned out."""
+
+    status = 413
+    title = "Payload too large"
+    detail = f"The body is longer than {BODY_BYTES_MAX} bytes."
+
+
+class Encoded(BodyRefused):
+    """The body is compressed: what would be verified or parsed is not what was sent."""
+
+    status = 415
+    title = "Unsupported media type"
+    detail = "Bodies are taken as they are, without a Content-Encoding."
+
+
+class TooMuch(BodyRefused):
+    """The bodies in memory are at their limit: come back in a moment."""
+
+    status = 503
+    title = "Service unavailable"
+    detail = "Too many long bodies are on their way; try again in a moment."
+
+
+class Bodies:
+    """Reads bodies, and knows how much is held of all that are being read."""
+
+    def __init__(self, *, body_s: float = BODY_S, held_bytes_max: int = HELD_BYTES_MAX) -> None:
+        self.held_bytes = 0
+        self._body_s = body_s
+        self._held_bytes_max = held_bytes_max
+
+    async def read(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body as it came; BodyRefused otherwise, before anything is read where the headers say enough."""
+        for name, value in headers:
+            if name == b"content-length":
+                _check_length(value)
+            elif name == b"content-encoding" and value.strip().lower() not in (b"identity", b""):
+                raise Encoded
+        try:
+            async with asyncio.timeout(self._body_s):
+                message = await receive()
+                if message["type"] == "http.request" and not message.get("more_body", False):
+                    return _within(message.get("body", b""))
+                return await self._pieces(message, receive)
+        except TimeoutError:
+            raise TooSlow from None
+
+    async def _pieces(self, message: Message, receive: Receive) -> bytes:
+        body = bytearray()
+        try:
+            while True:
+                if message["type"] != "http.request":
+                    raise Gone
+                piece = message.get("body", b"")
+                self.held_bytes += len(piece)
+                body += piece
+                if len(body) > BODY_BYTES_MAX:
+                    raise TooLarge
+                if not message.get("more_body", False):
+                    return bytes(body)
+                if self.held_bytes > self._held_bytes_max:
+                    raise TooMuch
+                message = await receive()
+        finally:
+            self.held_bytes -= len(body)
+
+
+async def dismiss(receive: Receive, send: Send, start: Message, body: bytes) -> None:
+    """Answer before the request's body is whole, and close the connection without cutting the answer short."""
+    headers = [*start["headers"], (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+    await send({**start, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    try:
+        async with asyncio.timeout(LINGER_S):
+            left = LINGER_BYTES_MAX
+            while left > 0:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    break
+                left -= len(message.get("body", b""))
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _check_length(told: bytes) -> None:
+    if not told.isdigit() or len(told) > 12 or int(told) > BODY_BYTES_MAX:
+        raise TooLarge
+
+
+def _within(body: bytes) -> bytes:
+    if len(body) > BODY_BYTES_MAX:
+        raise TooLarge
+    return body

@@ -1,0 +1,78 @@
+"""`/healthz`, `/readyz`, `/metrics` and the schemas of our events: what other programs look at."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.core.errors import LedgerUnavailable
+from receiver.core.schemas import schema
+from receiver.runtime.telemetry import CONTENT_TYPE
+from receiver.runtime.wiring import House
+from receiver.web.problems import NO_STORE, json_answer, json_bytes, not_found
+
+LOOK_S_MAX = 3.0  # a ledger that takes longer to write one row does not take deliveries
+READY_S = 1.0  # how long one look holds: anybody may ask, and each look costs a commit
+UNAVAILABLE, DEGRADED, OK = "unavailable", "degraded", "ok"
+
+
+@dataclass(slots=True)
+class Health:
+    """The endpoints."""
+
+    house: House
+    _writable: bool = False
+    _looked_s: float = -float("inf")
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/healthz", self.alive, methods=["GET"]),
+            Route("/readyz", self.ready, methods=["GET"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/schemas/{name}/1.json", self.schema, methods=["GET"]),
+        ]
+
+    async def alive(self, _: Request) -> Response:
+        return json_answer({"status": OK})
+
+    async def ready(self, _: Request) -> Response:
+        """503 only when no delivery could be taken: whatever else is down, webhooks must still come in."""
+        if not await self._takes_deliveries():
+            return json_answer({"status": UNAVAILABLE, "failing": ["ledger"]}, 503, {"Retry-After": "1"})
+        failing = await self.house.failing()
+        return json_answer({"status": DEGRADED, "failing": failing} if failing else {"status": OK})
+
+    async def metrics(self, _: Request) -> Response:
+        counts = await self.house.ledger.counts()
+        expires_ms = counts["pending_expires_ms"]
+        known = {
+            "deliveries": counts["deliveries"],
+            "outputs": counts["outputs"],
+            "predictions": {"open": counts["predictions_open"], "manifest_due": counts["manifests_due"]},
+            "events": {"told": counts["last_sequence"], "waiting": counts["events_unnumbered"]},
+        }
+        left_s = None if expires_ms is None else (expires_ms - self.house.now_ms()) / 1000
+        text = self.house.metrics.render(known, next_deadline_s=left_s)
+        return Response(text, headers={**NO_STORE, "Content-Type": CONTENT_TYPE})
+
+    async def schema(self, request: Request) -> Response:
+        told = schema(request.path_params["name"], self.house.links)
+        if told is None:
+            raise not_found("There is no event of this type.")
+        headers = {"Cache-Control": "public, max-age=3600", "Access-Control-Allow-Origin": "*"}
+        return Response(json_bytes(told), headers=headers, media_type="application/schema+json")
+
+    async def _takes_deliveries(self) -> bool:
+        clock = asyncio.get_running_loop().time
+        async with self._looking:
+            if clock() - self._looked_s >= READY_S:
+                try:
+                    async with asyncio.timeout(LOOK_S_MAX):
+                        self._writable = await self.house.ledger.ready()
+                except (LedgerUnavailable, TimeoutError):
+                    self._writable = False
+                self._looked_s = clock()
+        return self._writable
