@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from receiver.core.delivery import Delivery
 from receiver.core.errors import LedgerFull, LedgerUnavailable
 from receiver.ledger.columns import storable
@@ -16,7 +18,8 @@ WAITING_MAX = 4_096  # deliveries in memory; a disk that syncs in 10 ms takes th
 WAITING_BYTES_MAX = 128 * 2**20  # four bodies of the largest size that is taken
 BATCH_MAX = 512  # rows of one transaction: beyond this a longer one saves nothing
 BATCH_BYTES_MAX = 32 * 2**20
-GIVE_UP_AFTER = 3  # failures in a row, one row each, after which it is not the rows that are wrong
+GIVE_UP_AFTER = 2  # failures in a row, one row each, after which it is not the rows that are wrong
+BEAT_S_MAX = 5.0  # a disk or a server that takes longer for one row is as good as down
 HEARTBEAT = "heartbeat"
 _ROW_BYTES = 1_024  # what a delivery weighs besides its body
 
@@ -43,22 +46,28 @@ class Committer:
         self._bytes = 0
         self._wake = asyncio.Event()
         self._closed = False
-        self._insert = _insert(database)
+        insert = database.insert(deliveries).on_conflict_do_nothing(index_elements=[deliveries.c.id])
+        self._insert = insert.returning(deliveries.c.id)
         beat = database.insert(facts)
         self._beat = beat.on_conflict_do_update(index_elements=[facts.c.name], set_={"value": beat.excluded.value})
         self._task = asyncio.create_task(self._run(), name="ledger committer")
 
     async def accept(self, delivery: Delivery) -> bool:
-        """Returns once the delivery is on disk: True if its id is new, False if it is a repeat (which is counted).
+        """Returns once the delivery is on disk: True if its id is new, False if it was there already.
 
-        The count is committed like a delivery. LedgerFull at once when too much waits; LedgerUnavailable when it could
-        not be committed. A caller that goes away does not take its delivery back.
+        A repeat is counted on the row, except on PostgreSQL while somebody reads that row: counting waits for nobody.
+        LedgerFull at once when too much waits; LedgerUnavailable when it could not be committed. A caller that goes away
+        does not take its delivery back.
         """
         return await self._take(delivery)
 
     async def beat(self) -> None:
-        """Write the time, the way a delivery is written; raises like `accept`."""
-        await self._take(None)
+        """Write the time, the way a delivery is written; raises like `accept`, and when it takes too long."""
+        try:
+            async with asyncio.timeout(BEAT_S_MAX):
+                await self._take(None)
+        except TimeoutError as error:
+            raise LedgerUnavailable(f"The ledger did not take a row within {BEAT_S_MAX:.0f} s.") from error
 
     async def close(self) -> None:
         """Commit what waits, then stop."""
@@ -99,9 +108,6 @@ class Committer:
         problem = await self._try(batch)
         if problem is None:
             return
-        if len(batch) == 1:
-            _fail(batch, problem)
-            return
         in_a_row = 0
         for place, one in enumerate(batch):
             problem = await self._try([one])
@@ -139,16 +145,30 @@ class Committer:
             if not rows:
                 return {}
             told = await connection.execute(self._insert, list(rows.values()))
-            counted: dict[str, int] = dict(told.tuples().all())
-        return {name: counted[storable(name)] == row["repeats"] for name, row in rows.items()}
+            new = set(told.scalars())
+            again = [
+                {"delivery": name, "times": row["repeats"] + 1}
+                for name, row in rows.items()
+                if storable(name) not in new
+            ]
+            if again:
+                await connection.execute(_COUNT, again)
+        return {name: storable(name) in new for name in rows}
 
 
-def _insert(database: Database) -> Any:
-    statement = database.insert(deliveries)
-    return statement.on_conflict_do_update(
-        index_elements=[deliveries.c.id],
-        set_={"repeats": deliveries.c.repeats + statement.excluded.repeats + 1},
-    ).returning(deliveries.c.id, deliveries.c.repeats)
+# Whoever reads a delivery holds its row; the committer, for which everybody waits, passes by.
+_COUNT = (
+    sa.update(deliveries)
+    .where(
+        deliveries.c.sequence.in_(
+            sa.select(deliveries.c.sequence)
+            .where(deliveries.c.id == sa.bindparam("delivery"))
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+    )
+    .values(repeats=deliveries.c.repeats + sa.bindparam("times"))
+)
 
 
 def _values(delivery: Delivery) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Reading(Room):
         """The status of each of these predictions that we know."""
         known = sa.select(predictions.c.id, predictions.c.status).where(predictions.c.id.in_(prediction_ids))
         async with self._database.read() as connection:
-            return dict((await connection.execute(known)).tuples().all())
+            return {row.id: row.status for row in await connection.execute(known)}
 
     async def outputs(self, prediction_id: str) -> list[Output]:
         """The outputs of a prediction, in the order of its output JSON."""
