@@ -1,12 +1,15 @@
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,6 +28,7 @@ from storage.errors import (
 )
 from storage.fetch import Fetcher
 from storage.folder import FolderBucket
+from storage.s3 import S3Bucket
 from storage.spool import Spool
 from storage.watch import Patience
 from tests.storage.faulty import FaultyServer, Reply, cut, good, head, ranged, serving, silent
@@ -44,7 +48,7 @@ async def save(
     bytes_max: int = 100 * MIB,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Archived:
-    hosts = AllowedHosts.parse("http://127.0.0.1:" + source.split(":")[2].split("/")[0] if "127" in source else "")
+    hosts = AllowedHosts.parse("http://127.0.0.1:" + str(urlsplit(source).port) if "127" in source else "")
     fetcher = Fetcher(hosts, patience=Patience(connect_s=1, read_s=1, total_s=10), threads=2)
     try:
         return await archive(
@@ -74,35 +78,15 @@ def body(size: int) -> bytes:
     return (os.urandom(4096) * (size // 4096 + 1))[:size]
 
 
-class Failing(FolderBucket):
-    """A bucket in trouble: every write ends with one error after `after` writes."""
-
-    error: Exception = BucketUnavailable("The bucket is down.")
-
-    async def put(self, *args: Any, **kwargs: Any) -> Any:
-        raise self.error
-
-    async def put_file(self, *args: Any, **kwargs: Any) -> Any:
-        raise self.error
-
-    def begin(self, *args: Any, **kwargs: Any) -> Any:
-        return FailingUpload(super().begin(*args, **kwargs), self.error)
-
-
-class FailingUpload:
-    def __init__(self, upload: Any, error: Exception) -> None:
-        self._upload, self._error = upload, error
-        self.advance, self.abort = upload.advance, upload.abort
-
-    def commit(self, **_: Any) -> Any:
-        raise self._error
-
-
-@pytest.fixture
-async def failing(tmp_path: Path):
-    made = Failing(tmp_path / "bucket")
-    yield made
-    await made.close()
+@contextlib.contextmanager
+def down(tmp_path: Path, instead: str = "/proc/self") -> Iterator[None]:
+    """While this lasts, the bucket's folder leads to where nothing can be written."""
+    root, away = tmp_path / "bucket", tmp_path / "away"
+    root.rename(away)
+    root.symlink_to(instead)
+    yield
+    root.unlink()
+    away.rename(root)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -215,18 +199,18 @@ async def test_a_large_file_against_a_wrong_hash_is_stored_as_unverified(
 
 
 @pytest.mark.parametrize("size", KEPT_SIZES)
-@pytest.mark.parametrize("error", [BucketUnavailable("down"), BucketMisconfigured("wrong")])
+@pytest.mark.parametrize(("instead", "error"), [("/proc/self", BucketUnavailable), ("/sys", BucketMisconfigured)])
 async def test_what_the_bucket_did_not_take_goes_there_later_without_fetching_again(
-    tmp_path: Path, bucket: FolderBucket, failing: Failing, spool: Spool, size: int, error: Exception
+    tmp_path: Path, bucket: FolderBucket, spool: Spool, size: int, instead: str, error: type[Exception]
 ) -> None:
     data = PNG + body(size)
-    failing.error = error
-    with serving(good(data, ETag='"x"')) as server, pytest.raises(type(error)):
-        await save(server.url(), failing, spool)
-    assert (spooled(spool), spool.used_bytes, objects(tmp_path)) == (["one.data", "one.json"], len(data), {})
-    later = Spool(spool.folder, 256 * MIB, disk_free_min=0)
-    with pytest.raises(type(error)):
-        await save(server.url(), failing, later)
+    with down(tmp_path, instead):
+        with serving(good(data, ETag='"x"')) as server, pytest.raises(error):
+            await save(server.url(), bucket, spool)
+        assert (spooled(spool), spool.used_bytes) == (["one.data", "one.json"], len(data))
+        later = Spool(spool.folder, 256 * MIB, disk_free_min=0)
+        with pytest.raises(error):
+            await save(server.url(), bucket, later)
     archived = await save(server.url(), bucket, later, stem="elsewhere")
     assert (archived.key, archived.size, archived.verified) == ("elsewhere.png", len(data), True)
     assert (archived.headers["etag"], archived.width) == ('"x"', 3)
@@ -234,29 +218,20 @@ async def test_what_the_bucket_did_not_take_goes_there_later_without_fetching_ag
     assert (spooled(later), later.used_bytes) == ([], 0)
 
 
+@pytest.mark.parametrize("spoil", ["bytes", "size", "record"])
 async def test_kept_bytes_that_are_no_longer_what_they_were_are_fetched_again(
-    tmp_path: Path, bucket: FolderBucket, failing: Failing, spool: Spool
+    tmp_path: Path, bucket: FolderBucket, spool: Spool, spoil: str
 ) -> None:
     with serving(good(PNG)) as server:
-        for spoil in (spoil_bytes, spoil_size, spoil_record):
-            with pytest.raises(BucketUnavailable):
-                await save(server.url(), failing, spool)
-            spoil(spool.folder)
-            archived = await save(server.url(), bucket, spool, stem=spoil.__name__)
-            assert objects(tmp_path)[archived.key] == PNG
-        assert len(server.requests) == 6
-
-
-def spoil_bytes(folder: Path) -> None:
-    (folder / "one.data").write_bytes(PNG[::-1])
-
-
-def spoil_size(folder: Path) -> None:
-    (folder / "one.data").write_bytes(PNG[:-1])
-
-
-def spoil_record(folder: Path) -> None:
-    (folder / "one.json").write_text('{"size": 1}')
+        with down(tmp_path), pytest.raises(BucketUnavailable):
+            await save(server.url(), bucket, spool)
+        if spoil == "record":
+            (spool.folder / "one.json").write_text('{"size": 1}')
+        else:
+            (spool.folder / "one.data").write_bytes(PNG[::-1] if spoil == "bytes" else PNG[:-1])
+        archived = await save(server.url(), bucket, spool)
+        assert len(server.requests) == 2
+    assert objects(tmp_path) == {archived.key: PNG}
 
 
 @pytest.mark.parametrize("size", KEPT_SIZES)
@@ -301,26 +276,19 @@ async def test_a_caller_that_says_stop_leaves_nothing(tmp_path: Path, bucket: Fo
     assert (objects(tmp_path), spooled(spool)) == ({}, [])
 
 
-class Slow(FolderBucket):
-    """Takes its time with every write, so that a caller can give up in the middle."""
-
-    async def put(self, *args: Any, **kwargs: Any) -> Any:
-        await asyncio.sleep(10)
-
-    async def put_file(self, *args: Any, **kwargs: Any) -> Any:
-        await asyncio.sleep(10)
-
-
 async def test_a_whole_file_stays_in_the_spool_when_its_caller_gives_up_on_the_bucket(
-    tmp_path: Path, bucket: FolderBucket, spool: Spool
+    tmp_path: Path, bucket: FolderBucket, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The bucket is an S3 server that takes the bytes and never answers."""
     data = body(5 * MIB)
-    slow = Slow(tmp_path / "bucket")
-    with serving(good(data)) as server:
+    with serving(good(data)) as server, socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "test")
+        slow = S3Bucket.open("s3://files")
         task = asyncio.create_task(save(server.url(), slow, spool))
-        while not spool.kept():
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+        assert spool.kept() == ["one"]
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -355,12 +323,12 @@ async def test_a_file_that_another_worker_has_is_left_to_it(bucket: FolderBucket
 
 
 async def test_a_small_file_is_fetched_again_where_the_spool_has_no_room_for_it(
-    tmp_path: Path, failing: Failing, bucket: FolderBucket
+    tmp_path: Path, bucket: FolderBucket
 ) -> None:
     full = Spool(tmp_path / "full", 5, disk_free_min=0, wait_s=0.05)
     with serving(good(PNG)) as server:
-        with pytest.raises(BucketUnavailable):
-            await save(server.url(), failing, full)
+        with down(tmp_path), pytest.raises(BucketUnavailable):
+            await save(server.url(), bucket, full)
         assert spooled(full) == []
         await save(server.url(), bucket, full)
         assert len(server.requests) == 2
