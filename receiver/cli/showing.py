@@ -67,6 +67,13 @@ def as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
+def as_text(output: Any) -> str:
+    """An output without files: text as it is, tokens put together, anything else as JSON."""
+    if isinstance(output, list) and output and all(isinstance(part, str) for part in output):
+        output = "".join(output)
+    return output if isinstance(output, str) else as_json(output)
+
+
 def say(text: str = "") -> None:
     """A line for whoever watches: on standard error, so that standard output holds results alone."""
     click.echo(text, err=True)
@@ -92,7 +99,11 @@ def table(
         drawn.add_row(
             *(Text(plain(cell), style=style(cell) if index in states else "") for index, cell in enumerate(row))
         )
-    console().print(drawn)
+    out = console()
+    with out.capture() as drawing:
+        out.print(drawn)
+    for line in drawing.get().splitlines():
+        click.echo(line.rstrip())
 
 
 ID: Mapping[str, Any] = {"no_wrap": True, "overflow": "ignore"}  # ids are copied: never cut, never broken

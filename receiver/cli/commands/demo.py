@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from receiver.cli.frame import FAILED, command
-from receiver.cli.showing import console, extent, plain, say, size, style
+from receiver.cli.showing import as_text, console, extent, plain, say, size, style
 
 if TYPE_CHECKING:
     from receiver.cli.acts import Played
     from receiver.cli.stage import Stage
+
+TEXT_LENGTH_MAX = 48  # characters of a text output, beside what else stands in its line
 
 
 @command("demo", ["outkeep demo", "outkeep demo --once", "outkeep demo --dir ./kept"])
@@ -99,8 +101,16 @@ def _tell(up: "Stage", played: Sequence["Played"]) -> None:
             name = str(output.get("key") or output["path"]).rpartition("/")[2]
             facts = f"{size(output.get('size')):>9}  {output.get('content_type') or '':<17}  {extent(output):<9} "
             line((f"    {name:<27}", ""), (facts, "dim"), (output["state"], style(output["state"])))
+        if not prediction.get("outputs") and prediction.get("output") is not None:
+            line(("    told as text".ljust(31), ""), (f"{_short(prediction['output'])}", "dim"))
         if manifest:
             line((f"    {'manifest.json':<27}", ""), (" " * 41, ""), ("written", "green"))
+
+
+def _short(output: Any) -> str:
+    """Output without files, on the rest of a line."""
+    text = " ".join(plain(as_text(output)).split())
+    return text if len(text) <= TEXT_LENGTH_MAX else f"{text[: TEXT_LENGTH_MAX - 1]}…"
 
 
 def _tell_urls(up: "Stage", played: Sequence["Played"]) -> None:

@@ -8,7 +8,9 @@ import click
 
 from receiver.cli.environment import environment
 from receiver.cli.frame import command
-from receiver.cli.showing import FOLDED, ID, SHORT, as_json, moment, plain, say, table
+from receiver.cli.showing import FOLDED, ID, SHORT, as_json, console, moment, plain, say, table
+
+OTHERS_WIDTH = 61  # columns that id, status, kept and created take, as long as they mostly are
 
 
 @command(
@@ -38,8 +40,9 @@ def run(*, whole: bool, archived: bool | None, **filters: Any) -> None:
     if whole:
         click.echo(as_json(page))
         return
-    columns = (("id", ID), ("status", SHORT), ("archived", SHORT), ("created (UTC)", SHORT), ("model", FOLDED))
-    table("", columns, [_row(prediction) for prediction in page["items"]], states=(1,))
+    columns = (("id", ID), ("status", SHORT), ("kept", SHORT), ("created UTC", SHORT), ("model", FOLDED))
+    room = console().width - OTHERS_WIDTH
+    table("", columns, [_row(prediction, room) for prediction in page["items"]], states=(1,))
     if page["next"]:
         say(f"There are more: --after {plain(str(page['next']))}")
 
@@ -51,16 +54,16 @@ async def _page(filters: Mapping[str, Any]) -> Any:
         return await service.get("/api/predictions", **filters)
 
 
-def _row(prediction: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(prediction: Mapping[str, Any], room: int) -> tuple[str, ...]:
+    """`kept` says how many of its files are archived, or for one without files whether it is itself."""
     outputs = prediction.get("outputs") or ()
     settled = sum(output["state"] == "archived" for output in outputs)
-    done = "yes" if prediction.get("archived_at") else "no"
-    archived = f"{settled} of {len(outputs)}" if outputs else done
-    model = prediction.get("model") or prediction.get("version") or ""
+    whole = "yes" if prediction.get("archived_at") else "no"
+    model = str(prediction.get("model") or prediction.get("version") or "")
     return (
         str(prediction["id"]),
         str(prediction.get("status")),
-        archived,
-        moment(prediction.get("created_at")),
-        str(model),
+        f"{settled}/{len(outputs)}" if outputs else whole,
+        moment(prediction.get("created_at"))[5:16],
+        model if len(model) <= room else model.replace("/", "/\n", 1),
     )

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from receiver.cli.environment import environment
-from receiver.cli.frame import FAILED, command
+from receiver.cli.frame import FAILED, Failure, command
 from receiver.cli.inputs import read_inputs, target
-from receiver.cli.showing import as_json, plain, say
+from receiver.cli.showing import as_json, as_text, plain, say
 
 POLL_S = 0.25  # the first gap between two looks at a prediction …
 POLL_S_MAX = 2.0  # … growing to this: the service hears of news by itself, we only look
@@ -43,28 +43,44 @@ def run(model: str, inputs: tuple[str, ...], *, wait: bool, whole: bool) -> int:
     """
     path, body = target(model)
     body["input"] = read_inputs(inputs)
-    return asyncio.run(_predict(path, body, wait=wait, whole=whole))
+    return asyncio.run(_predict(model, path, body, wait=wait, whole=whole))
 
 
-async def _predict(path: str, body: Mapping[str, Any], *, wait: bool, whole: bool) -> int:
+async def _predict(model: str, path: str, body: Mapping[str, Any], *, wait: bool, whole: bool) -> int:
     from receiver.cli.service import Service
 
     async with Service(environment()) as service:
-        created = await service.post(path, body)
+        created = await _created(service, model, path, body)
         number = str(created.get("id"))
         if not wait:
             click.echo(as_json(created) if whole else plain(number))
             return 0
-        name = path.removeprefix("/v1/").removesuffix("/predictions")
         try:
-            prediction = await _archived(service, number, str(body.get("version") or name))
+            prediction = await _archived(service, number, model)
         except asyncio.CancelledError:
             say(f"outkeep: The prediction goes on without us: outkeep show {plain(number)}")
             raise
     return _tell(prediction, whole=whole)
 
 
-async def _archived(service: Any, number: str, name: str) -> Mapping[str, Any]:
+async def _created(service: Any, model: str, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    from receiver.cli.service import Refused
+
+    try:
+        created: Mapping[str, Any] = await service.post(path, body)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        mend = (
+            ""
+            if ":" in model or "version" in body
+            else ", or name a version (owner/name:version): only some run without"
+        )
+        raise Failure(f"Replicate knows no {model!r}: look at its spelling{mend}.") from None
+    return created
+
+
+async def _archived(service: Any, number: str, model: str) -> Mapping[str, Any]:
     """The prediction, once it is archived."""
     from receiver.cli.progress import Progress, row
     from receiver.cli.service import Unreachable
@@ -80,7 +96,7 @@ async def _archived(service: Any, number: str, name: str) -> Mapping[str, Any]:
                 outage_s += pause_s
             else:
                 outage_s = 0.0
-                progress.show([row(f"{plain(number)} {plain(name)}", prediction)])
+                progress.show([row(f"{plain(number)} {model}", prediction)])
                 if prediction.get("archived_at"):
                     return prediction
             await asyncio.sleep(pause_s)
@@ -99,18 +115,11 @@ def _tell(prediction: Mapping[str, Any], *, whole: bool) -> int:
             if output.get("url"):
                 click.echo(plain(str(output["url"])))
     elif prediction.get("output") is not None:
-        click.echo(_text(prediction["output"]))
+        click.echo(plain(as_text(prediction["output"])))
     for output in lost:
         say(f"outkeep: {plain(str(output.get('path')))} was lost: {plain(str(output.get('reason')))}")
     status = str(prediction.get("status"))
     if status != "succeeded":
-        error = str(prediction.get("error") or "").strip()
+        error = str(prediction.get("error") or "").strip().rstrip(".")
         say(f"outkeep: The prediction {status}{': ' + plain(error) if error else ''}.")
     return FAILED if lost or status != "succeeded" else 0
-
-
-def _text(output: Any) -> str:
-    """Text as it is, tokens put together, anything else as JSON."""
-    if isinstance(output, list) and output and all(isinstance(part, str) for part in output):
-        output = "".join(output)
-    return plain(output) if isinstance(output, str) else as_json(output)
