@@ -1,0 +1,188 @@
+import asyncio
+import hashlib
+import json
+import shutil
+
+import httpx
+import pytest
+
+from receiver.core.output import OutputState
+from storage.errors import BucketUnavailable
+
+
+async def truth(home, prediction_id: str) -> dict[str, str]:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        told = (await client.get(f"{home.sandbox.url}/_sandbox/predictions", params={"id": prediction_id})).json()
+    return {file["path"]: file["sha256"] for file in told["predictions"][0]["truth"]}
+
+
+async def types(home, prediction_id: str) -> list[str]:
+    return [event.type.removeprefix("outkeep.") for event in await home.house.ledger.events(prediction_id)]
+
+
+async def test_every_output_lies_in_the_folder_byte_for_byte_with_its_manifest(home):
+    known = await home.finish((await home.create("sandbox/frames")).id)
+    manifest = json.loads((home.folder / "objects" / known.manifest_key).read_bytes())
+    stored = {
+        output["path"]: hashlib.sha256((home.folder / "objects" / output["key"]).read_bytes()).hexdigest()
+        for output in manifest["outputs"]
+    }
+    served = await truth(home, known.id)
+    assert stored == {path: served[path] for path in stored}
+    assert set(stored) == set(served)
+    assert all(output["sha256"] == stored[output["path"]] for output in manifest["outputs"])
+    assert (await types(home, known.id))[-1] == "prediction.archived"
+    assert "replicate" not in json.dumps([output["key"] for output in manifest["outputs"]])
+
+
+async def test_a_prediction_without_files_has_a_manifest_all_the_same(home):
+    known = await home.finish((await home.create("sandbox/numbers")).id)
+    assert json.loads((home.folder / "objects" / known.manifest_key).read_bytes())["outputs"] == []
+
+
+@pytest.mark.parametrize("prank", ["once:500", "once:404", "once:truncated", "once:reset", "once:429:1"])
+async def test_trouble_that_passes_costs_an_attempt_and_no_file(home, prank):
+    known = await home.create(sandbox={"files": [prank]})
+    await _until_final(home, known.id)
+    await home.house.archive.step(8)
+    home.clock.ahead_ms += 5_000
+    known = await home.finish(known.id)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.ARCHIVED
+    assert output.stored is not None
+    assert output.stored.sha256 == (await truth(home, known.id))["output"]
+
+
+async def test_a_file_that_stays_away_is_lost_with_every_attempt_on_record(home):
+    known = await home.create(sandbox={"files": ["404"]})
+    await _until_final(home, known.id)
+    for _ in range(8):
+        await home.house.archive.step(8)
+        home.clock.ahead_ms += 61_000
+    known = await home.finish(known.id)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.LOST
+    assert output.reason is not None
+    assert output.reason.startswith("gone: ")
+    assert output.attempts == 6
+    assert len(output.history) == 6
+    assert (await types(home, known.id))[-2:] == ["output.lost", "prediction.archived"]
+
+
+async def test_nothing_is_lost_by_the_clock_alone(home):
+    known = await home.create(sandbox={"files": ["500"]})
+    await _until_final(home, known.id)
+    await home.house.archive.step(8)
+    home.clock.ahead_ms += 2 * 3_600_000
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.PENDING
+    await home.house.archive.step(8)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.LOST
+    assert output.reason is not None
+    assert output.reason.startswith("unavailable: ")
+
+
+async def test_a_redirect_to_a_private_address_is_refused_at_once(home):
+    known = await home.create(sandbox={"files": ["redirect_private"]})
+    known = await home.finish(known.id)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert (output.state, output.attempts) == (OutputState.LOST, 1)
+    assert output.reason is not None
+    assert output.reason.startswith("refused: ")
+
+
+async def test_a_bucket_that_is_down_loses_nothing_and_fetches_nothing_twice(home):
+    known = await home.create()
+    await _until_final(home, known.id)
+    objects = home.folder / "objects"
+    shutil.rmtree(objects)
+    objects.write_text("no folder")
+    await home.house.archive.step(8)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert (output.state, output.reason, len(output.history)) == (OutputState.PENDING, None, 1)
+    objects.unlink()
+    objects.mkdir()
+    home.clock.ahead_ms += 2 * 3_600_000  # long after Replicate has removed it
+    async with httpx.AsyncClient(trust_env=False) as client:
+        (await client.post(f"{home.sandbox.url}/_sandbox/expire", json={"prediction": known.id})).raise_for_status()
+    known = await home.finish(known.id)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.ARCHIVED
+
+
+async def test_a_manifest_waits_for_its_bucket(home, monkeypatch):
+    known = await home.create("sandbox/numbers")
+    await _until_final(home, known.id)
+
+    async def down(*_: object, **__: object) -> None:
+        raise BucketUnavailable("The bucket is down.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(home.house.bucket), "put", down)
+        assert await home.house.conclude.step() == 1
+    assert await home.house.conclude.step() == 0
+    home.clock.ahead_ms += 16_000
+    assert (await home.finish(known.id)).revision == 1
+
+
+async def test_a_manifest_that_an_earlier_program_left_is_replaced(home):
+    known = await home.create("sandbox/numbers")
+    await _until_final(home, known.id)
+    from receiver.core.telling import folder
+
+    left = home.folder / "objects" / folder(known) / "manifest.json"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"{}")
+    await home.finish(known.id)
+    assert json.loads(left.read_bytes())["schema"] == "outkeep.manifest/1"
+
+
+async def test_whoever_wakes_after_losing_its_lease_settles_nothing(home):
+    known = await home.create(sandbox={"files": ["slow:1"]})
+    await _until_final(home, known.id)
+    (late,) = await home.house.archive.start(8)
+    home.clock.ahead_ms += 16_000
+    (taken,) = await home.house.ledger.claim_outputs(8, lease_ms=15_000)
+    await asyncio.wait([late])
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.PENDING
+    assert await types(home, known.id) == ["prediction.created", "prediction.completed"]
+    await home.house.ledger.hand_back([taken.lease])
+    await home.finish(known.id)
+    assert (await types(home, known.id)).count("output.archived") == 1
+
+
+async def test_renewing_stops_work_that_is_not_ours_any_more(home):
+    known = await home.create(sandbox={"files": ["slow:5"]})
+    await _until_final(home, known.id)
+    (task,) = await home.house.archive.start(8)
+    home.clock.ahead_ms += 10_000
+    await home.house.archive.renew()
+    home.clock.ahead_ms += 10_000
+    assert await home.house.ledger.claim_outputs(8, lease_ms=15_000) == []
+    home.clock.ahead_ms += 16_000
+    await home.house.ledger.claim_outputs(8, lease_ms=15_000)
+    await home.house.archive.renew()
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
+
+
+async def test_work_that_is_broken_off_is_handed_back_at_once(home):
+    known = await home.create(sandbox={"files": ["slow:5"]})
+    await _until_final(home, known.id)
+    (task,) = await home.house.archive.start(8)
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    (claim,) = await home.house.ledger.claim_outputs(8, lease_ms=15_000)
+    assert claim.output.attempts == 1
+
+
+async def _until_final(home, prediction_id: str) -> None:
+    for _ in range(400):
+        known = await home.house.ask(prediction_id)
+        if known is not None and known.final:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it does not end")

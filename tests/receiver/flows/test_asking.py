@@ -1,0 +1,119 @@
+import httpx
+import pytest
+
+from receiver.core.errors import UpstreamError
+from receiver.core.prediction import Prediction, Source, Update
+from receiver.flows.asking import ABSENT_GAP_MS, GAP_MS_MAX, POLL_MS, Patience
+from receiver.sandbox.options import Options
+
+
+async def misbehave(home, **mischief: object) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        (await client.post(f"{home.sandbox.url}/_sandbox/mischief", json=mischief)).raise_for_status()
+
+
+async def elsewhere(home, model: str = "sandbox/image") -> str:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        headers = {"Authorization": f"Bearer {home.sandbox.token}"}
+        answer = await client.post(
+            f"{home.sandbox.api_url}/models/{model}/predictions", json={"input": {}}, headers=headers
+        )
+    return answer.json()["id"]
+
+
+async def test_a_prediction_that_nobody_mentions_is_asked_about(home):
+    known = await home.create(sandbox={"webhook": "never"})
+    assert await home.house.reconcile.step() == 0
+    home.clock.ahead_ms = 61_000
+    assert await home.house.reconcile.step() == 1
+    updates = await home.house.ledger.updates(known.id)
+    assert {update.source for update in updates} <= {"create", "poll"}
+    await home.finish(known.id)
+
+
+async def test_an_unanswered_question_is_asked_again(home):
+    known = await home.create()
+    await misbehave(home, api=["404"])
+    home.clock.ahead_ms = 61_000
+    assert await home.house.reconcile.step() == 1
+    now_known = await home.house.ledger.prediction(known.id)
+    assert now_known is not None
+    assert now_known.ask_due_ms == pytest.approx(home.clock() + ABSENT_GAP_MS, abs=5000)
+
+
+async def test_what_replicate_does_not_answer_leaves_the_question_open(build):
+    home = await build(REPLICATE_API_TOKEN="r8_wrong", OUTKEEP_RECONCILE_AFTER_S="0.1")
+    await home.webhook(b'{"id":"p1","status":"processing"}')
+    await home.house.observe.step()
+    home.clock.ahead_ms = 1000
+    await misbehave(home, api=["401"])
+    assert await home.house.reconcile.step() == 1
+    home.clock.ahead_ms = 60_000
+    assert await home.house.reconcile.step() == 1
+
+
+async def test_patience_doubles_up_to_a_cap_and_ends_with_the_prediction():
+    patience = Patience(now_ms=lambda: 0, silence_ms=60_000, polls_only=False)
+    asked = Update("p", Source.POLL, 0, {"status": "processing"})
+    known = Prediction("p", {"status": "processing"}, 0, 0)
+    gaps = [patience.after(Prediction(**{**_fields(known), "asks": asks}), asked).ask_due_ms for asks in range(4)]
+    assert gaps == [60_000, 120_000, 240_000, GAP_MS_MAX]
+    final = Prediction("p", {"status": "succeeded"}, 0, 0, ask_due_ms=7)
+    assert patience.after(final, asked).ask_due_ms is None
+    steady = Patience(now_ms=lambda: 0, silence_ms=60_000, polls_only=True)
+    assert steady.after(known, asked).ask_due_ms == POLL_MS
+
+
+def _fields(known: Prediction) -> dict:
+    return {name: getattr(known, name) for name in known.__dataclass_fields__}
+
+
+async def test_asking_about_an_id_that_nobody_knows_tells_none(home):
+    assert await home.house.ask("nosuchprediction") is None
+
+
+async def test_the_accounts_list_finds_what_others_made(home):
+    found = await elsewhere(home)
+    assert await home.house.sweep.step() == 1
+    assert (await home.finish(found)).key_name is None
+    assert await home.house.sweep.step() == 0
+    assert await home.house.ledger.fact("swept_ms") is not None
+
+
+async def test_a_list_that_cannot_be_had_moves_no_watermark(build):
+    home = await build(Options(seed=3, mischief={"list": ["401"]}))
+    assert await home.house.sweep.step() == 0
+    assert await home.house.ledger.fact("swept_ms") is None
+
+
+async def test_what_replicate_refuses_is_told_in_its_own_words(home):
+    with pytest.raises(UpstreamError) as refusal:
+        await home.create("sandbox/no-such-model")
+    assert refusal.value.status == 404
+    assert await home.house.ledger.open_intents(home.clock() + 1000) == []
+
+
+@pytest.mark.parametrize(("prank", "status"), [("401", 502), ("500", 502), ("402", 402), ("html", 502)])
+async def test_refusals_and_outages_reach_the_caller_as_problems(home, prank, status):
+    await misbehave(home, create=[prank])
+    with pytest.raises(UpstreamError) as refusal:
+        await home.create()
+    assert refusal.value.status == status
+    assert refusal.value.problem["detail"]
+    assert home.sandbox.token not in str(refusal.value.problem)
+
+
+async def test_a_prediction_can_be_stopped(home):
+    known = await home.create("sandbox/slow", sandbox={"duration_s": 1000})
+    assert (await home.house.cancel(known.id)).status == "canceled"
+    with pytest.raises(UpstreamError):
+        await home.house.cancel("nosuchprediction")
+
+
+async def test_without_a_way_to_reach_us_no_webhook_is_asked_for(build):
+    home = await build()
+    object.__setattr__(home.house.create, "asks_for_webhook", False)
+    known = await home.create()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        told = (await client.get(f"{home.sandbox.url}/_sandbox/predictions", params={"id": known.id})).json()
+    assert told["predictions"][0].get("webhook") is None
