@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 from receiver.core.errors import Misconfigured
 from receiver.core.files import FileRule
 from receiver.core.links import Links
 from receiver.flows.accept import Accept
-from receiver.flows.archive import Archive
+from receiver.flows.archive import Archive, Fetch, Seen
 from receiver.flows.asking import Patience
 from receiver.flows.conclude import Conclude
 from receiver.flows.create import Cancel, Create
@@ -31,7 +32,7 @@ from receiver.runtime.keys import Keys
 from receiver.runtime.settings import Settings
 from receiver.runtime.telemetry import Metrics
 from storage.address import AllowedHosts
-from storage.archive import Archived, archive
+from storage.archive import archive
 from storage.bucket import Bucket
 from storage.buckets import open_bucket
 from storage.errors import BucketMisconfigured, SpoolUnavailable
@@ -83,132 +84,145 @@ def program_version() -> str:
 async def open_house(settings: Settings, *, now_ms: Callable[[], int] = clock_ms) -> AsyncIterator[House]:
     """Open ledger, bucket and connections; close them at the end. Raises Misconfigured, LedgerUnavailable."""
     if settings.sinks:
-        raise Misconfigured(
-            "OUTKEEP_SINKS can't be used yet: this version tells events by the feed (GET /events) only."
-        )
+        raise Misconfigured("OUTKEEP_SINKS can't be used yet: this version tells events by its feed (GET /events).")
     async with AsyncExitStack() as stack:
         keys = Keys.load(settings)
         ledger = await Ledger.open(settings.database_url, now_ms=now_ms)
         stack.push_async_callback(ledger.close)
-        bucket = _bucket(settings)
-        stack.push_async_callback(bucket.close)
-        spool = _spool(settings)
-        hosts = AllowedHosts.parse(settings.output_hosts)
-        fetcher = Fetcher(hosts, threads=settings.workers, user_agent=f"outkeep/{program_version()}")
-        stack.callback(fetcher.close)
-        replicate = Replicate(
-            base_url=settings.replicate_url,
-            token=settings.replicate_token,
-            clock=time.monotonic,
-            rng=random.SystemRandom(),
-            user_agent=f"outkeep/{program_version()}",
-        )
-        stack.push_async_callback(replicate.aclose)
-        signing = SigningSecrets(
-            configured=[Secret.parse(text) for text in settings.webhook_secrets],
-            fetch=replicate.webhook_secret,
-            clock=time.monotonic,
-        )
-        stack.push_async_callback(signing.aclose)
-        yield _furnished(
-            settings,
-            now_ms=now_ms,
-            keys=keys,
-            ledger=ledger,
-            bucket=bucket,
-            spool=spool,
-            fetcher=fetcher,
-            hosts=hosts,
-            replicate=replicate,
-            signing=signing,
-        )
+        outside = await _outside(settings, stack)
+        yield _furnished(settings, outside, now_ms=now_ms, keys=keys, ledger=ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """The drivers of everything that lies outside this process, except the ledger."""
+
+    bucket: Bucket
+    fetch: Fetch
+    hosts: AllowedHosts
+    replicate: Replicate
+    signing: SigningSecrets
+
+
+async def _outside(settings: Settings, stack: AsyncExitStack) -> _Outside:
+    agent = f"outkeep/{program_version()}"
+    bucket = _bucket(settings)
+    stack.push_async_callback(bucket.close)
+    hosts = AllowedHosts.parse(settings.output_hosts)
+    fetcher = Fetcher(hosts, threads=settings.workers, user_agent=agent)
+    stack.callback(fetcher.close)
+    replicate = Replicate(
+        base_url=settings.replicate_url,
+        token=settings.replicate_token,
+        clock=time.monotonic,
+        rng=random.SystemRandom(),
+        user_agent=agent,
+    )
+    stack.push_async_callback(replicate.aclose)
+    signing = SigningSecrets(
+        configured=[Secret.parse(text) for text in settings.webhook_secrets],
+        fetch=replicate.webhook_secret,
+        clock=time.monotonic,
+    )
+    stack.push_async_callback(signing.aclose)
+    fetch: Fetch = partial(
+        archive, bucket=bucket, spool=_spool(settings), fetcher=fetcher, bytes_max=settings.output_bytes_max
+    )
+    return _Outside(bucket=bucket, fetch=fetch, hosts=hosts, replicate=replicate, signing=signing)
 
 
 def _furnished(
-    settings: Settings,
-    *,
-    now_ms: Callable[[], int],
-    keys: Keys,
-    ledger: Ledger,
-    bucket: Bucket,
-    spool: Spool,
-    fetcher: Fetcher,
-    hosts: AllowedHosts,
-    replicate: Replicate,
-    signing: SigningSecrets,
+    settings: Settings, outside: _Outside, *, now_ms: Callable[[], int], keys: Keys, ledger: Ledger
 ) -> House:
     """Hand every flow what it needs."""
     links, bell, metrics = Links(settings.public_url), Bell(), Metrics.fresh()
-    ttl_ms = int(settings.output_ttl_s * 1000)
     patience = Patience(
         now_ms=now_ms, silence_ms=int(settings.reconcile_after_s * 1000), polls_only=not settings.asks_for_webhooks
     )
-    observe = Observe(
-        ledger=ledger,
-        links=links,
-        rule=FileRule(hosts.allows),
-        schemas=Schemas(replicate),
-        patience=patience,
-        output_ttl_ms=ttl_ms,
-        link=link,
-        changed=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS, Ring.QUESTIONS, Ring.PREDICTIONS),
-    )
-    ask = Ask(replicate=replicate, observe=observe, now_ms=now_ms)
-
-    async def fetch(source: str, *, stem: str, spool_name: str) -> Archived:
-        return await archive(
-            source,
-            bucket=bucket,
-            stem=stem,
-            spool=spool,
-            spool_name=spool_name,
-            fetcher=fetcher,
-            bytes_max=settings.output_bytes_max,
-        )
-
+    observe = _observe(settings, outside, ledger=ledger, links=links, patience=patience, bell=bell)
+    ask = Ask(replicate=outside.replicate, observe=observe, now_ms=now_ms)
     return House(
         settings=settings,
         links=links,
         now_ms=now_ms,
         ledger=ledger,
-        bucket=bucket,
+        bucket=outside.bucket,
         bell=bell,
         keys=keys,
         metrics=metrics,
-        health=Health(bucket=bucket, replicate=replicate, clock=time.monotonic),
-        accept=Accept(ledger=ledger, secrets=signing, now_ms=now_ms, arrived=lambda: bell.ring(Ring.DELIVERIES)),
-        create=Create(
-            ledger=ledger,
-            replicate=replicate,
-            observe=observe,
-            links=links,
-            token=link,
-            now_ms=now_ms,
-            asks_for_webhook=settings.asks_for_webhooks,
-        ),
-        cancel=Cancel(replicate=replicate, observe=observe, now_ms=now_ms),
+        health=Health(bucket=outside.bucket, replicate=outside.replicate, clock=time.monotonic),
+        accept=_accept(outside, ledger=ledger, now_ms=now_ms, bell=bell),
+        create=_create(settings, outside, observe=observe, now_ms=now_ms),
+        cancel=Cancel(replicate=outside.replicate, observe=observe, now_ms=now_ms),
         ask=ask,
         observe=observe,
-        archive=Archive(
-            ledger=ledger,
-            bucket=bucket,
-            fetch=fetch,
-            links=links,
-            now_ms=now_ms,
-            chance=random.SystemRandom().random,
-            settled=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS),
-            seen=metrics.attempt,
-        ),
-        conclude=Conclude(
-            ledger=ledger,
-            bucket=bucket,
-            links=links,
-            version=program_version(),
-            archived=lambda: bell.ring(Ring.EVENTS, Ring.PREDICTIONS),
-        ),
+        archive=_archive(outside, ledger=ledger, links=links, now_ms=now_ms, bell=bell, seen=metrics.attempt),
+        conclude=_conclude(outside, ledger=ledger, links=links, bell=bell),
         relay=Relay(ledger=ledger, grown=lambda: bell.ring(Ring.FEED)),
         reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
-        sweep=Sweep(ledger=ledger, replicate=replicate, observe=observe, output_ttl_ms=ttl_ms, now_ms=now_ms),
+        sweep=Sweep(
+            ledger=ledger,
+            replicate=outside.replicate,
+            observe=observe,
+            output_ttl_ms=int(settings.output_ttl_s * 1000),
+            now_ms=now_ms,
+        ),
+    )
+
+
+def _observe(
+    settings: Settings, outside: _Outside, *, ledger: Ledger, links: Links, patience: Patience, bell: Bell
+) -> Observe:
+    return Observe(
+        ledger=ledger,
+        links=links,
+        rule=FileRule(outside.hosts.allows),
+        schemas=Schemas(outside.replicate),
+        patience=patience,
+        output_ttl_ms=int(settings.output_ttl_s * 1000),
+        link=link,
+        changed=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS, Ring.QUESTIONS, Ring.PREDICTIONS),
+    )
+
+
+def _accept(outside: _Outside, *, ledger: Ledger, now_ms: Callable[[], int], bell: Bell) -> Accept:
+    return Accept(ledger=ledger, secrets=outside.signing, now_ms=now_ms, arrived=lambda: bell.ring(Ring.DELIVERIES))
+
+
+def _create(settings: Settings, outside: _Outside, *, observe: Observe, now_ms: Callable[[], int]) -> Create:
+    return Create(
+        ledger=observe.ledger,
+        replicate=outside.replicate,
+        observe=observe,
+        links=observe.links,
+        token=link,
+        now_ms=now_ms,
+        asks_for_webhook=settings.asks_for_webhooks,
+    )
+
+
+def _archive(
+    outside: _Outside, *, ledger: Ledger, links: Links, now_ms: Callable[[], int], bell: Bell, seen: Seen
+) -> Archive:
+    return Archive(
+        ledger=ledger,
+        bucket=outside.bucket,
+        fetch=outside.fetch,
+        links=links,
+        now_ms=now_ms,
+        chance=random.SystemRandom().random,
+        settled=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS),
+        seen=seen,
+    )
+
+
+def _conclude(outside: _Outside, *, ledger: Ledger, links: Links, bell: Bell) -> Conclude:
+    return Conclude(
+        ledger=ledger,
+        bucket=outside.bucket,
+        links=links,
+        version=program_version(),
+        archived=lambda: bell.ring(Ring.EVENTS, Ring.PREDICTIONS),
     )
 
 
