@@ -12,7 +12,7 @@ from receiver.core.errors import LedgerUnavailable, UpstreamError
 from receiver.flows.give import Give
 from receiver.runtime.wiring import House
 from receiver.web.api import Api
-from receiver.web.bodies import Bodies, BodyRefused, Gone, dismiss
+from receiver.web.bodies import Bodies, BodyRefused, Gone
 from receiver.web.feed import Feed
 from receiver.web.files import Files
 from receiver.web.gateway import Gateway, canonical
@@ -37,6 +37,7 @@ class Application:
     def __init__(self, house: House) -> None:
         bodies = Bodies()
         self.closing = asyncio.Event()
+        self._bodies = bodies
         self._hooks = Hooks(accept=house.accept, count=house.metrics.webhook, bodies=bodies)
         self._prefix = unquote(urlsplit(house.settings.public_url).path).rstrip("/")
         self._guard = Guard(house.keys, house.settings.public_url, clock=_loop_s)
@@ -82,7 +83,7 @@ class Application:
         try:
             await self._admitted(scope, receive, watched)
         except BodyRefused as refused:
-            await _refuse(refused, receive, send)
+            await self._refuse(refused, receive, send)
         except Exception as error:  # noqa: BLE001 - the caller gets an answer, the log gets the rest
             problem = self._problem(error, scope)
             if not started:
@@ -106,6 +107,15 @@ class Application:
             await self._routes(scope, receive, send)
         finally:
             self._answering -= 1
+
+    async def _refuse(self, refused: BodyRefused, receive: Receive, send: Send) -> None:
+        if isinstance(refused, Gone):
+            return
+        headers = retry_after(1) if refused.status == 503 else {}
+        answer = problem_answer(Problem(refused.status, refused.title, refused.detail, headers=headers))
+        kept = [(name, value) for name, value in answer.raw_headers if name != b"content-length"]
+        start = {"type": "http.response.start", "status": refused.status, "headers": kept}
+        await self._bodies.dismiss(receive, send, start, bytes(answer.body))
 
     def _problem(self, error: Exception, scope: Scope) -> Problem:
         if isinstance(error, Problem):
@@ -152,20 +162,6 @@ def _upstream(error: UpstreamError) -> Problem:
         headers = retry_after(error.retry_after_s)
         told.setdefault("retry_after", int(headers["Retry-After"]))
     return Problem(status, "Replicate said no", str(error), headers=headers, body=told)
-
-
-async def _refuse(refused: BodyRefused, receive: Receive, send: Send) -> None:
-    if isinstance(refused, Gone):
-        return
-    headers = retry_after(1) if refused.status == 503 else {}
-    answer = problem_answer(Problem(refused.status, refused.title, refused.detail, headers=headers))
-    kept = [(name, value) for name, value in answer.raw_headers if name != b"content-length"]
-    await dismiss(
-        receive,
-        send,
-        {"type": "http.response.start", "status": refused.status, "headers": kept},
-        bytes(answer.body),
-    )
 
 
 def _loop_s() -> float:

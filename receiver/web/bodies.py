@@ -14,8 +14,8 @@ BODY_S = 30.0
 HELD_BYTES_MAX = 256 * 1024 * 1024
 """Of all bodies that arrive in several pieces, together: what strangers can make us hold before we know them."""
 
-LINGER_BYTES_MAX = 8 * 1024 * 1024
-LINGER_S = 1.0
+LINGER_BYTES_MAX = 64 * 1024 * 1024
+LINGER_S = 2.0
 """How much of a refused body is thrown away before the connection closes: closing on a client that still sends
 resets the connection, and it may never see why."""
 
@@ -67,12 +67,15 @@ class TooMuch(BodyRefused):
 
 
 class Bodies:
-    """Reads bodies, and knows how much is held of all that are being read."""
+    """Reads bodies, or turns them away, and knows how much is held of all that are being read."""
 
-    def __init__(self, *, body_s: float = BODY_S, held_bytes_max: int = HELD_BYTES_MAX) -> None:
+    def __init__(
+        self, *, body_s: float = BODY_S, held_bytes_max: int = HELD_BYTES_MAX, linger_s: float = LINGER_S
+    ) -> None:
         self.held_bytes = 0
         self._body_s = body_s
         self._held_bytes_max = held_bytes_max
+        self._linger_s = linger_s
 
     async def read(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body as it came; BodyRefused otherwise, before anything is read where the headers say enough."""
@@ -109,23 +112,22 @@ class Bodies:
         finally:
             self.held_bytes -= len(body)
 
-
-async def dismiss(receive: Receive, send: Send, start: Message, body: bytes) -> None:
-    """Answer before the request's body is whole, and close the connection without cutting the answer short."""
-    headers = [*start["headers"], (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-    await send({**start, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    try:
-        async with asyncio.timeout(LINGER_S):
-            left = LINGER_BYTES_MAX
-            while left > 0:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    break
-                left -= len(message.get("body", b""))
-    except TimeoutError:
-        pass
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def dismiss(self, receive: Receive, send: Send, start: Message, body: bytes) -> None:
+        """Answer before the request's body is whole, and close the connection without cutting the answer short."""
+        headers = [*start["headers"], (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        await send({**start, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        try:
+            async with asyncio.timeout(self._linger_s):
+                left = LINGER_BYTES_MAX
+                while left > 0:
+                    message = await receive()
+                    if message["type"] != "http.request" or not message.get("more_body", False):
+                        break
+                    left -= len(message.get("body", b""))
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _check_length(told: bytes) -> None:

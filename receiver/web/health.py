@@ -47,15 +47,7 @@ class Health:
 
     async def metrics(self, _: Request) -> Response:
         counts = await self.house.ledger.counts()
-        expires_ms = counts["pending_expires_ms"]
-        known = {
-            "deliveries": counts["deliveries"],
-            "outputs": counts["outputs"],
-            "predictions": {"open": counts["predictions_open"], "manifest_due": counts["manifests_due"]},
-            "events": {"told": counts["last_sequence"], "waiting": counts["events_unnumbered"]},
-        }
-        left_s = None if expires_ms is None else (expires_ms - self.house.now_ms()) / 1000
-        text = self.house.metrics.render(known, next_deadline_s=left_s)
+        text = self.house.metrics.render(counts, now_ms=self.house.now_ms())
         return Response(text, headers={**NO_STORE, "Content-Type": CONTENT_TYPE})
 
     async def schema(self, request: Request) -> Response:

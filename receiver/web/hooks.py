@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from receiver.core.errors import LedgerFull, LedgerUnavailable, SecretUnknown
 from receiver.flows.accept import Accept
 from receiver.replicate.signature import Unverified
-from receiver.web.bodies import Bodies, BodyRefused, Gone, Headers, dismiss
+from receiver.web.bodies import Bodies, BodyRefused, Gone, Headers
 
 PATH = "/webhooks/replicate"
 
@@ -52,7 +52,7 @@ class Hooks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            await dismiss(receive, send, _NOT_POSTED, b"")
+            await self._bodies.dismiss(receive, send, _NOT_POSTED, b"")
             return
         headers = scope["headers"]
         try:
@@ -85,7 +85,7 @@ class Hooks:
         self._count(type(refused).__name__.lower())
         if not isinstance(refused, Gone):
             more = (_retry(FULL_RETRY_S),) if refused.status == 503 else ()
-            await dismiss(receive, send, _answer(refused.status, *more, empty=False), b"")
+            await self._bodies.dismiss(receive, send, _answer(refused.status, *more, empty=False), b"")
 
 
 def is_hook(path: str) -> bool:
