@@ -188,7 +188,7 @@ async def _uris(connection: AsyncConnection, output_ids: Sequence[int]) -> dict[
     found = await connection.execute(
         sa.select(data_uris.c.output_id, data_uris.c.uri).where(data_uris.c.output_id.in_(output_ids))
     )
-    return dict(found.tuples().all())
+    return dict(found.all())
 
 
 async def _predictions(connection: AsyncConnection, prediction_ids: set[str]) -> dict[str, Prediction]:

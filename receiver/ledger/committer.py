@@ -56,7 +56,7 @@ class Committer:
         """Returns once the delivery is on disk: True if its id is new, False if it was there already.
 
         A repeat is counted on the row, except on PostgreSQL while somebody reads that row: counting waits for nobody.
-        LedgerFull at once when too much waits; LedgerUnavailable when it could not be committed. A caller that goes away
+        LedgerFull at once when too much waits; LedgerUnavailable when it could not be committed. A caller that leaves
         does not take its delivery back.
         """
         return await self._take(delivery)

@@ -58,7 +58,7 @@ class Intending:
         found = await self._connection.execute(
             sa.select(intents.c.token, intents.c.key_name).where(intents.c.token.in_(list(tokens)))
         )
-        return dict(found.tuples().all())
+        return dict(found.all())
 
 
 class Intents(Room):

@@ -1,7 +1,10 @@
 """Ledgers of their own for the tests, on both databases, with a clock that can be put ahead."""
 
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+import pytest
 
 from receiver.ledger import Ledger
 from tests.servers import postgres
@@ -41,3 +44,17 @@ class Ledgers:
 async def make(kind: str, folder: Path) -> Ledgers:
     """A new, empty database of a kind: `sqlite` or `postgresql`."""
     return Ledgers(f"sqlite:///{folder}/ledger.db" if kind == "sqlite" else await postgres.server().database())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def ledgers(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ledgers]:
+    """A database of each kind."""
+    made = await make(request.param, tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def ledger(ledgers: Ledgers) -> Ledger:
+    """A ledger on each kind of database."""
+    return await ledgers.open()
