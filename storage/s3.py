@@ -21,7 +21,7 @@ from storage.s3_probe import probe
 from storage.s3_upload import S3Upload, forget_old_uploads
 
 THREADS = 16  # twice as many as outputs are archived at once by default: readers come beside them
-PART_THREADS = 4  # of all uploads together: more do not send faster, they only share the line
+PART_THREADS = 3  # of all uploads together: more do not send faster on a near line, and suffice on a far one
 READ_ATTEMPTS = 3  # a read that is cut short goes on from where it was
 LEFTOVERS_AFTER = timedelta(days=1)
 

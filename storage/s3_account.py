@@ -69,7 +69,7 @@ def connect(bucket: str) -> Account:
         credentials = session.get_credentials()
         url, authorization = _seen_request(client, bucket)
         tls = _tls(session.get_config_variable("ca_bundle")) if url.startswith("https:") else None
-    except (BotoCoreError, ClientError, ValueError) as error:
+    except (BotoCoreError, ClientError, ValueError, OSError) as error:
         raise from_botocore(error, bucket) from error
     scope = _SCOPE.search(authorization)
     if not scope or credentials is None:

@@ -21,6 +21,10 @@ class WireError(Exception):
         self.lost = lost
 
 
+class CertificateRefused(WireError):
+    """Whoever answered could not show that it is the server."""
+
+
 class Stopped(Exception):
     """The caller does not want the exchange any more."""
 

@@ -58,6 +58,7 @@ PASSING = {
     "XAmzContentChecksumMismatch",
     "NoSuchUpload",
     "InvalidPart",
+    "PreconditionFailed",  # of a read that goes on: the object is another one by now
 }
 BY_STATUS = {301: "PermanentRedirect", 307: "PermanentRedirect", 401: "AccessDenied", 403: "AccessDenied"}
 
@@ -116,8 +117,15 @@ def from_botocore(error: Exception, bucket: str) -> StorageError:
         )
     if isinstance(error, BotoConnectionError | HTTPClientError | ProxyConnectionError):
         return BucketUnavailable(f"The bucket {bucket} can't be reached ({type(error).__name__}).")
+    if isinstance(error, OSError):
+        return BucketMisconfigured(f"The bucket {bucket} can't be used: AWS_CA_BUNDLE names no file of certificates.")
     kind = type(error).__name__ if isinstance(error, BotoCoreError) else "a setting makes no sense"
     return BucketMisconfigured(f"The bucket {bucket} can't be used with these AWS settings ({kind}).")
+
+
+def certificate_refused(bucket: str) -> BucketMisconfigured:
+    """Whoever answers is not known to be the bucket's server."""
+    return BucketMisconfigured(f"The certificate of the bucket {bucket} was refused; AWS_CA_BUNDLE may name its CA.")
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

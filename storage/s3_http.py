@@ -12,7 +12,7 @@ from io import BufferedReader
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from storage.s3_body import CHUNK_BYTES, Body, Stopped, WireError
+from storage.s3_body import CHUNK_BYTES, Body, CertificateRefused, Stopped, WireError
 
 CONNECT_S = 10.0
 SILENCE_S = 60.0  # without a byte in either direction: a server may think this long about a big part
@@ -220,7 +220,7 @@ def _broken(error: Exception) -> WireError:
     if isinstance(error, TimeoutError):
         return WireError("time-out")
     if isinstance(error, ssl.SSLCertVerificationError):
-        return WireError(f"its certificate was refused: {error.verify_message}")
+        return CertificateRefused("its certificate was refused")
     if isinstance(error, socket.gaierror):
         return WireError("its host name is not known")
     lost = isinstance(error, ConnectionError | ssl.SSLError) and not isinstance(error, ConnectionRefusedError)

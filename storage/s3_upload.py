@@ -207,7 +207,7 @@ class S3Upload:
                 return action()
             except BucketUnavailable as error:
                 if self._stop.wait(min(error.retry_after_s or pause, RETRY_AFTER_S_MAX)):
-                    raise
+                    raise Cancelled("The upload was given up.") from error
         return action()
 
     def _fail(self, error: StorageError) -> StorageError:

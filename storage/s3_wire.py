@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from storage.errors import BucketUnavailable, Cancelled
+from storage.errors import BucketUnavailable, Cancelled, StorageError
 from storage.s3_account import Account
-from storage.s3_body import Body, Data, Stopped, WireError
-from storage.s3_errors import code_of
+from storage.s3_body import Body, CertificateRefused, Data, Stopped, WireError
+from storage.s3_errors import certificate_refused, code_of
 from storage.s3_http import Answer, Connection
 from storage.sigv4 import UNSIGNED, quoted_path, signed
 
@@ -36,7 +36,8 @@ class Wire:
     """Requests of one bucket. Every method may be called from any thread and blocks.
 
     A connection that is lost is replaced once within a request: every request here can be made twice, creating ones
-    because they are conditional or compared afterwards. Raises BucketUnavailable, Cancelled.
+    because they are conditional or compared afterwards. Raises BucketUnavailable, Cancelled,
+    BucketMisconfigured.
     """
 
     def __init__(self, bucket: str, account: Account) -> None:
@@ -143,5 +144,7 @@ class Wire:
                 return connection
             connection.close()
 
-    def _unavailable(self, error: WireError) -> BucketUnavailable:
+    def _unavailable(self, error: WireError) -> StorageError:
+        if isinstance(error, CertificateRefused):
+            return certificate_refused(self._bucket)
         return BucketUnavailable(f"The bucket {self._bucket} did not answer ({error}).")
