@@ -18,6 +18,7 @@ import httpx
 from receiver.sandbox.options import Options
 from receiver.sandbox.server import Running, running
 
+OUTKEEP = str(Path(sys.executable).with_name("outkeep"))
 PATIENCE_S = 40.0
 
 
@@ -55,7 +56,7 @@ class World:
         log = (self.folder / f"{command}-{len(self.processes)}.log").open("wb")
         with log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "receiver.cli", command, *arguments,
+                OUTKEEP, command, *arguments,
                 env=self.environ, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.processes.append(process)
