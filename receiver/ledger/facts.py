@@ -53,7 +53,7 @@ class Facts(Room):
         async with self._database.read() as connection:
             for name, table, states in (("deliveries", deliveries, DeliveryState), ("outputs", outputs, OutputState)):
                 by_state = await connection.execute(sa.select(table.c.state, sa.func.count()).group_by(table.c.state))
-                told[name] = {state.value: 0 for state in states} | {state: count for state, count in by_state}
+                told[name] = {state.value: 0 for state in states} | dict(by_state.all())
             columns = [each.scalar_subquery().label(name) for name, each in single.items()]
             row = (await connection.execute(sa.select(*columns))).one()
         told |= dict(zip(single, row, strict=True))
