@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from receiver.sandbox import api, control, delivery, deployments, library, streams, uploads, webhooks
 from receiver.sandbox.catalogue import MODELS
@@ -91,7 +91,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 def _api() -> list[BaseRoute]:
-    return [Mount("/v1", routes=[Route(path, answerer, methods=[method]) for method, path, answerer in API])]
+    routes = [Route(path, answerer, methods=[method]) for method, path, answerer in API]
+    return [Mount("/v1", app=Router(routes, redirect_slashes=False))]
 
 
 def _files() -> list[BaseRoute]:

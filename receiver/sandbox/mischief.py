@@ -76,7 +76,11 @@ WORDS = {"webhook": WEBHOOK, "api": API, "create": CREATE, "secret": API, "list"
 WORDS_MAX = 64  # a list of misbehaviour longer than this is a mistake
 SECONDS_MAX = 3600.0
 
-_WORD = re.compile(r"(?:(once|[1-9][0-9]{0,5}x):)?([a-z_]+|[1-5][0-9][0-9])(?::([0-9]{1,12}(?:\.[0-9]{1,6})?))?\Z")
+_WORD = re.compile(
+    r"(?:(once|[1-9][0-9]{0,5}x):)?"
+    r"([a-z][a-z_0-9]*|[1-5][0-9][0-9])"
+    r"(?::([0-9]{1,12}(?:\.[0-9]{1,6})?))?\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ async def _run(sandbox: Sandbox, prediction: Prediction) -> None:
         return
     prediction.status, prediction.started_ns = "processing", sandbox.now_ns()
     prediction.changed()
-    await _work(sandbox, prediction, made, fails=wanted not in (None, "succeeded"))
+    await _work(sandbox, prediction, made, fails=wanted in ("failed", "canceled"))
     if wanted == "never":
         await sandbox.stopped.wait()
         return

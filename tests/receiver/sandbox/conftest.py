@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from receiver.sandbox.options import Options
-from receiver.sandbox.server import running
+from receiver.sandbox.server import Running, running
 
 FAST = 0.02
 FINAL = {"succeeded", "failed", "canceled", "aborted"}
@@ -66,7 +66,7 @@ class Hook:
 class Api:
     """Replicate's API as a client sees it, and the sandbox's own beside it."""
 
-    running: object
+    running: Running
     http: httpx.AsyncClient
 
     async def make(self, model="sandbox/image", told=None, *, sandbox=None, hook=None, events=None, headers=None):

@@ -96,9 +96,7 @@ async def test_null_in_the_input_means_the_default(api):
 
 
 async def test_prefer_wait_gives_the_finished_prediction(api):
-    told = await api.http.post(
-        "/predictions", json={"version": "sandbox/image", **IMAGE}, headers={"prefer": "wait"}
-    )
+    told = await api.http.post("/predictions", json={"version": "sandbox/image", **IMAGE}, headers={"prefer": "wait"})
     assert told.headers["preference-applied"] == "wait"
     assert told.json()["status"] == "succeeded"
     assert told.json()["completed_at"]
@@ -127,9 +125,7 @@ async def test_an_early_answer_has_outputs_and_is_still_processing(start):
 
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=0", "wait=x"])
 async def test_another_preference_counts_for_nothing(api, prefer):
-    told = await api.http.post(
-        "/predictions", json={"version": "sandbox/image", **IMAGE}, headers={"prefer": prefer}
-    )
+    told = await api.http.post("/predictions", json={"version": "sandbox/image", **IMAGE}, headers={"prefer": prefer})
     assert "preference-applied" not in told.headers
 
 
@@ -161,7 +157,9 @@ async def test_creates_and_files_follow_from_the_seed(start):
     told = [await one.run("sandbox/image", {"width": 16, "height": 16}) for one in (first, second, other)]
     ids = [item["id"] for item in told]
     assert ids[0] == ids[1] != ids[2]
-    hashes = [(await one.belief(item))["truth"][0]["sha256"] for one, item in zip((first, second, other), told)]
+    hashes = [
+        (await one.belief(item))["truth"][0]["sha256"] for one, item in zip((first, second, other), told, strict=True)
+    ]
     assert hashes[0] == hashes[1] != hashes[2]
     assert first.running.secret == second.running.secret != other.running.secret
 
