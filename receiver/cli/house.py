@@ -7,6 +7,9 @@ from receiver.cli.frame import Failure
 from receiver.cli.running import together
 from receiver.runtime.settings import Settings
 from receiver.runtime.wiring import House, open_house
+from receiver.runtime.worker import Worker, mirror
+from receiver.web.app import create_app
+from receiver.web.server import serve as serve_web
 
 ONE_PROCESS = (
     "A SQLite ledger has one process, which serves and works: run `outkeep serve` alone, or set OUTKEEP_DATABASE_URL"
@@ -18,10 +21,6 @@ async def serve(
     settings: Settings, stop: asyncio.Event, *, with_worker: bool, on_listening: Callable[[House], None]
 ) -> None:
     """The web and, from the moment it listens, the worker, until `stop`. Raises Misconfigured, LedgerUnavailable."""
-    from receiver.runtime.worker import Worker, mirror
-    from receiver.web.app import create_app
-    from receiver.web.server import serve as serve_web
-
     async with open_house(settings) as house:
         listening = asyncio.Event()
 
@@ -42,8 +41,6 @@ async def serve(
 
 async def work(settings: Settings, stop: asyncio.Event, *, on_working: Callable[[House], None]) -> None:
     """A worker alone, until `stop`. Raises Misconfigured, LedgerUnavailable."""
-    from receiver.runtime.worker import Worker, mirror
-
     refuse_sqlite(settings)
     async with open_house(settings) as house:
         on_working(house)

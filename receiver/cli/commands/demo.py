@@ -36,7 +36,10 @@ def run(kept: Path | None, *, once: bool) -> int:
             folder = kept.absolute()
         say("Starting a stand-in for Replicate and the service …")
         from receiver.cli import running
-        from receiver.runtime import logs
+
+        with running.loading():
+            from receiver.cli import acts  # noqa: F401 - and with it everything else
+            from receiver.runtime import logs
 
         logs.configure("console", level=30)  # warnings: the progress is the news here
 

@@ -23,8 +23,11 @@ log = logging.getLogger("outkeep")
 @click.option("--no-worker", is_flag=True, help="Serve only; `outkeep work` does the rest (needs a Postgres ledger).")
 def run(host: str | None, port: int | None, *, no_worker: bool) -> None:
     """Run the service: web and worker in one process, set up by environment and .env (see the README)."""
-    from receiver.cli import house, running
+    from receiver.cli import running
     from receiver.runtime import logs, settings
+
+    with running.loading():
+        from receiver.cli import house
 
     environ = environment()
     given = {} if host is None else {"host": host}

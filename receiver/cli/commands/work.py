@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 @command("work", ["OUTKEEP_DATABASE_URL=postgresql://user:password@host/outkeep outkeep work"])
 def run() -> None:
     """Run one more worker beside a service, on the same Postgres ledger and with the same settings."""
-    from receiver.cli import house, running
+    from receiver.cli import running
     from receiver.runtime import logs, settings
+
+    with running.loading():
+        from receiver.cli import house
 
     checked = settings.read(environment())
     house.refuse_sqlite(checked)

@@ -2,22 +2,24 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.servers.commands import OUTKEEP, World, clean_environment, sandboxed, started
+
 Outkeep = Callable[..., "subprocess.CompletedProcess[str]"]
-OURS = ("OUTKEEP_", "REPLICATE_", "AWS_")
-SECONDS_MAX = 30.0
+SECONDS_MAX = 60.0
+KEY = "a-key-that-is-long-enough"
 
 
 @pytest.fixture(autouse=True)
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in list(os.environ):
-        if name.startswith(OURS) or name in {"COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"}:
-            monkeypatch.delenv(name)
+    clean = clean_environment()
+    for name in set(os.environ) - set(clean):
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
     yield tmp_path
@@ -31,7 +33,7 @@ def outkeep() -> Outkeep:
 
     def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-c", "from receiver.cli import main; main()", *arguments],
+            [*OUTKEEP, *arguments],
             env={**os.environ, **environ},
             capture_output=True,
             text=True,
@@ -41,3 +43,28 @@ def outkeep() -> Outkeep:
         )
 
     return run
+
+
+@dataclass(frozen=True)
+class Up:
+    url: str
+    world: World
+
+
+@pytest.fixture(scope="package")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A service that asks for a key, and the sandbox that it uses."""
+    folder = tmp_path_factory.mktemp("up")
+    with sandboxed(folder / "sandbox") as world:
+        keyed = {**world.environ, "OUTKEEP_API_KEYS": f"tester={KEY}"}
+        with started(folder / "service", "serve", "--port", "0", **keyed) as service:
+            yield Up(service.wait_for(r"listens on (http://[^;,\s]+)")[1], world)
+            assert service.end() == 0
+
+
+@pytest.fixture
+def client(up: Up, monkeypatch: pytest.MonkeyPatch) -> Up:
+    """The environment of somebody who uses that service."""
+    monkeypatch.setenv("OUTKEEP_URL", up.url)
+    monkeypatch.setenv("OUTKEEP_KEY", KEY)
+    return up
