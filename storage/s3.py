@@ -45,6 +45,8 @@ class S3Bucket:
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not url.startswith("s3://") or not _NAME.fullmatch(bucket):
             raise BucketMisconfigured("An S3 bucket's URL must be s3://bucket or s3://bucket/prefix.")
+        if bucket.endswith("--x-s3"):  # they are signed for by sessions of their own
+            raise BucketMisconfigured("A directory bucket (--x-s3) can't be used; name a general purpose bucket.")
         prefix = unquote(prefix).strip("/")
         try:
             if prefix:

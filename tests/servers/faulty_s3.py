@@ -3,6 +3,7 @@
 import hashlib
 import re
 import socket
+import ssl
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -45,8 +46,9 @@ class FaultyS3(ThreadingHTTPServer):
 
     daemon_threads = False
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.tls = tls
         self.things: dict[str, Thing] = {}
         self.uploads: dict[str, tuple[str, dict[int, Thing]]] = {}
         self.faults: dict[str, list[str | Say | None]] = {}
@@ -61,6 +63,9 @@ class FaultyS3(ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         sock, address = super().get_request()
+        if self.tls:
+            sock.settimeout(Handler.timeout)
+            sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         self.sockets.append(sock)
         return sock, address
 
@@ -72,7 +77,7 @@ class FaultyS3(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server_address[1]}"
 
     def fail(self, operation: str, *faults: str | Say | None) -> None:
         self.faults.setdefault(operation, []).extend(faults)
@@ -93,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         try:
             super().handle()
-        except ConnectionError:
+        except OSError:
             self.close_connection = True
 
     def do_any(self) -> None:
@@ -284,9 +289,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_faulty_s3() -> Iterator[FaultyS3]:
+def running_faulty_s3(tls: ssl.SSLContext | None = None) -> Iterator[FaultyS3]:
     """Start it on a free port; stopped at the end, its threads joined."""
-    with FaultyS3() as server:
+    with FaultyS3(tls) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -538,7 +538,19 @@ async def test_session_tokens_are_sent_along(server: FaultyS3, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://", "s3:///x", "s3://b", "s3://a b", "s3://bucket/../x", "s3://bucket/a//b", "s3:bucket"]
+    "url",
+    [
+        "s3://",
+        "s3:///x",
+        "s3://b",
+        "s3://a b",
+        "s3://bucket/../x",
+        "s3://bucket/a//b",
+        "s3:bucket",
+        "s3://fast--eun1-az1--x-s3",
+        "gs://bucket",
+        "bucket",
+    ],
 )
 def test_a_url_that_names_no_bucket_is_refused_with_what_is_right(url: str) -> None:
     with pytest.raises(BucketMisconfigured):
