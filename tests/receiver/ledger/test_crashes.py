@@ -1,0 +1,153 @@
+"""What was promised holds after the process is killed, and a disk that fails is never taken for one that works."""
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from receiver.core.output import OutputState
+from tests.contract.ledger_nouns import archive, delivery, file, given, prediction
+from tests.servers.ledgers import make
+
+ACCEPTING = """
+    import asyncio, sys, time
+    from receiver.core.delivery import Delivery
+    from receiver.core.errors import LedgerUnavailable
+    from receiver.ledger import Ledger
+
+    async def accept(ledger, caller):
+        for turn in range(TURNS):
+            name = f"msg_{caller}_{turn}"
+            try:
+                new = await ledger.accept(Delivery(name, 1, b"x" * 2000))
+            except LedgerUnavailable:
+                print("refused", name, flush=True)
+            else:
+                print("kept" if new else "again", name, flush=True)
+
+    async def main():
+        ledger = await Ledger.open(URL, now_ms=lambda: 1)
+        print("open", "ledger", flush=True)
+        await asyncio.gather(*(accept(ledger, caller) for caller in range(CALLERS)))
+
+    asyncio.run(main())
+"""
+
+
+def program(url: str, *, callers: int, turns: int) -> str:
+    return f"URL, CALLERS, TURNS = {url!r}, {callers}, {turns}\n" + textwrap.dedent(ACCEPTING)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_every_delivery_that_was_accepted_survives_a_kill(kind: str, tmp_path: Path) -> None:
+    ledgers = await make(kind, tmp_path)
+    script = program(ledgers.url, callers=8, turns=10_000)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    said = [await process.stdout.readline() for _ in range(300)]
+    process.send_signal(signal.SIGKILL)
+    said += (await process.stdout.read()).splitlines()
+    await process.wait()
+    kept = {words[1].decode() for line in said if len(words := line.split()) == 2 and words[0] == b"kept"}
+    assert len(kept) >= 299
+    ledger = await ledgers.open()
+    async with ledger.transaction() as tx:
+        known = {each.id for each in await tx.unread(100_000)}
+    assert kept <= known
+    assert not [each for each in known if not each.startswith("msg_")]
+    await ledgers.close()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+async def test_a_disk_that_does_not_sync_refuses_deliveries(tmp_path: Path) -> None:
+    ledgers = await make("sqlite", tmp_path)
+    await ledgers.open()
+    await ledgers.close()
+    log = tmp_path / "strace.log"
+    inject = ["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO:when=4+"]
+    process = await asyncio.create_subprocess_exec(
+        *("strace", "-f", "-qq", "-o", str(log), *inject),
+        *(sys.executable, "-c", program(ledgers.url, callers=1, turns=12)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    said = [line.split() for line in out.decode().splitlines()]
+    assert said, err
+    assert [words[0] for words in said[-3:]] == ["refused"] * 3
+    assert "kept" not in [words[0] for words in said[4:]]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_two_workers_that_settle_the_last_two_outputs_do_not_miss_the_manifest(kind: str, tmp_path: Path) -> None:
+    ledgers = await make(kind, tmp_path)
+    first = await ledgers.open()
+    second = first if kind == "sqlite" else await ledgers.open()
+    for turn in range(10):
+        name = f"p{turn}"
+        await given(first, prediction(name, "succeeded"), [file("output.0"), file("output.1")])
+        one, other = await first.claim_outputs(2, lease_ms=15_000)
+        assert all(await asyncio.gather(archive(first, one), archive(second, other)))
+        assert {each.state for each in await first.outputs(name)} == {OutputState.ARCHIVED}
+    assert len(await first.claim_manifests(100, lease_ms=15_000)) == 10
+    await ledgers.close()
+
+
+async def test_two_processes_share_the_work_without_doing_any_of_it_twice(tmp_path: Path) -> None:
+    ledgers = await make("postgresql", tmp_path)
+    both = [await ledgers.open(), await ledgers.open()]
+    for number in range(20):
+        await given(both[0], prediction(f"p{number}", "succeeded"), [file(f"output.{place}") for place in range(4)])
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        ledger = both[number % 2]
+        while claims := await ledger.claim_outputs(3, lease_ms=15_000):
+            await ledger.renew([claim.lease for claim in claims], lease_ms=15_000)
+            for claim in claims:
+                assert await archive(ledger, claim)
+                done.append(claim.output.id)
+
+    await asyncio.gather(*map(work, range(6)))
+    assert len(done) == len(set(done)) == 80
+    counts = await both[1].counts()
+    assert (counts["outputs"]["archived"], counts["manifests_due"]) == (80, 20)
+    await ledgers.close()
+
+
+async def test_two_readers_of_one_predictions_deliveries_never_wait_for_each_other_for_ever(tmp_path: Path) -> None:
+    ledgers = await make("postgresql", tmp_path)
+    both = [await ledgers.open(), await ledgers.open()]
+    await asyncio.gather(*(both[0].accept(delivery(f"msg_{number}")) for number in range(60)))
+    read: list[str] = []
+
+    async def work(number: int) -> None:
+        ledger = both[number % 2]
+        while True:
+            async with ledger.transaction() as tx:
+                unread = await tx.unread(4)
+                if not unread:
+                    return
+                await tx.lock([f"p{place}" for place in (range(5) if number % 2 else reversed(range(5)))])
+                await tx.save([prediction(f"p{place}") for place in range(5)])
+                await tx.mark([(each.id, each.state.APPLIED, None, "p0") for each in unread])
+            read.extend(each.id for each in unread)
+
+    await asyncio.wait_for(asyncio.gather(*map(work, range(4))), 30)
+    assert len(read) == len(set(read)) == 60
+    await ledgers.close()
+
+
+async def test_a_repeat_does_not_wait_for_whoever_reads_the_delivery(tmp_path: Path) -> None:
+    ledgers = await make("postgresql", tmp_path)
+    ledger = await ledgers.open()
+    await ledger.accept(delivery())
+    async with ledger.transaction() as tx:
+        assert len(await tx.unread(1)) == 1
+        assert await asyncio.wait_for(ledger.accept(delivery()), 5) is False
+    await ledgers.close()
