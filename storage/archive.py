@@ -59,7 +59,8 @@ async def archive(
     """Store the file behind `source` (an http(s) URL or a `data:` URI) under `stem` + "." + its ending.
 
     `stem` is a full key without the ending. Bytes that are whole while the bucket does not take them stay in the spool
-    under `spool_name`: the next call with this name takes them to the bucket and fetches nothing, also after a restart.
+    under `spool_name`: the next call with this name takes them to the bucket and fetches nothing, also after a restart
+    and whatever its `source` is, so a name stands for one output for good.
     Raises Gone, Refused, Unavailable, BucketMisconfigured, Conflict, Cancelled; nothing half-written is ever visible.
     """
     order = _Order(source, bucket, stem, spool, spool_name, fetcher, bytes_max)
@@ -104,7 +105,8 @@ def _fetch(order: _Order, stop: Stop) -> _Whole:
         if intake.file is None:
             return _Whole(archived, data=bytes(intake.data()))
         # From here a killed process loses nothing: the next one finds the file and what is known of it.
-        intake.file.keep(archived.record(), durable=False)
+        with contextlib.suppress(SpoolUnavailable):
+            intake.file.keep(archived.record(), durable=False)
     except BaseException:
         intake.discard()
         raise

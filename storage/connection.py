@@ -6,9 +6,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 
 from storage.address import Target, forbidden
+from storage.dial import Resolve, connect, look_up, resolve_name, secure
 from storage.errors import Refused, SourceUnavailable
 from storage.watch import SLICE_S, Watch
 
@@ -17,9 +17,6 @@ IDLE_S = 15.0
 KEPT_MAX = 32
 SEND_S = 10.0
 """A request of a few KiB fits into the socket's own buffer at once."""
-
-Resolve = Callable[[str, int], list[str]]
-"""A name and a port into addresses; raises OSError."""
 
 
 class Connection:
@@ -97,20 +94,22 @@ class Connections:
             one.close()
 
     def open(self, target: Target, watch: Watch) -> Connection:
-        """Resolve once, check every answer, connect to a checked address. Raises Refused, SourceUnavailable."""
-        addresses = self._addresses(target)
+        """Resolve once, check every answer, connect to a checked address.
+
+        Raises Refused, SourceUnavailable, Cancelled.
+        """
         until = watch.check() + watch.patience.connect_s
+        addresses = self._addresses(target, until, watch)
         error: OSError = TimeoutError("timed out")
         for index, address in enumerate(addresses):
-            share_s = (until - watch.check()) / (len(addresses) - index)
-            if share_s <= 0:
-                break
+            # Each address gets its share of what time is left: the first may be a road that leads nowhere.
+            now = watch.check()
             try:
-                raw = socket.create_connection((address, target.port), timeout=share_s)
+                raw = connect(address, target.port, until=now + (until - now) / (len(addresses) - index), watch=watch)
             except OSError as failed:
                 error = failed
                 continue
-            return self._dressed(raw, target, max(until - watch.check(), SLICE_S))
+            return Connection(self._secured(raw, target, until, watch), target.origin)
         raise SourceUnavailable(f"No connection to {target.host}: {_plain(error)}.") from error
 
     def close(self) -> None:
@@ -120,14 +119,15 @@ class Connections:
         for one in kept:
             one.close()
 
-    def _addresses(self, target: Target) -> list[str]:
+    def _addresses(self, target: Target, until: float, watch: Watch) -> list[str]:
         try:
             addresses = [str(ipaddress.ip_address(target.host))]
         except ValueError:
             try:
-                addresses = list(dict.fromkeys(self._resolve(target.host, target.port)))
+                found = look_up(self._resolve, target.host, target.port, until=until, watch=watch)
             except OSError as error:
                 raise SourceUnavailable(f"The name {target.host} could not be resolved: {_plain(error)}.") from error
+            addresses = list(dict.fromkeys(found))
         if not addresses:
             raise SourceUnavailable(f"The name {target.host} has no address.")
         for address in () if target.private_allowed else addresses:
@@ -136,32 +136,19 @@ class Connections:
                 raise Refused(f"The host {target.host} leads to an address that is not public ({reason}).")
         return addresses
 
-    def _dressed(self, raw: socket.socket, target: Target, handshake_s: float) -> Connection:
+    def _secured(self, raw: socket.socket, target: Target, until: float, watch: Watch) -> socket.socket:
+        if target.scheme != "https":
+            return raw
         try:
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if target.scheme == "https":
-                raw.settimeout(handshake_s)
-                raw = self._context().wrap_socket(raw, server_hostname=target.host)
-            raw.settimeout(SLICE_S)
+            return secure(raw, self._context(), target.host, until=until, watch=watch)
         except OSError as error:
-            raw.close()
             raise SourceUnavailable(f"No secure connection to {target.host}: {_plain(error)}.") from error
-        return Connection(raw, target.origin)
 
     def _context(self) -> ssl.SSLContext:
         with self._lock:
             if self._tls is None:
                 self._tls = _trusting_context()
             return self._tls
-
-
-def resolve_name(host: str, port: int) -> list[str]:
-    """All addresses of a name, in the order the system prefers. Raises OSError."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise OSError("the name cannot be encoded") from error
-    return [str(entry[4][0]) for entry in found]
 
 
 def _trusting_context() -> ssl.SSLContext:

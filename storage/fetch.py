@@ -14,8 +14,9 @@ from typing import TypeVar
 from storage.address import AllowedHosts
 from storage.answer import Cut
 from storage.claims import Claims, read_claims, read_content_range
-from storage.connection import Connections, Resolve
-from storage.errors import SourceUnavailable
+from storage.connection import Connections
+from storage.dial import Resolve
+from storage.errors import Cancelled, SourceUnavailable
 from storage.exchange import Exchange, ask
 from storage.intake import Intake
 from storage.watch import SLICE_S, Patience, Stalled, Watch
@@ -65,6 +66,8 @@ class Fetcher:
         the same is handed to `abandoned`.
         """
         stop = threading.Event()
+        if self._closing.is_set():
+            raise Cancelled("The transfer was stopped.")
         job = self._threads.submit(work, lambda: stop.is_set() or self._closing.is_set() or cancelled())
         future = asyncio.wrap_future(job)
         try:

@@ -44,7 +44,7 @@ class Spool:
         self._reserved: dict[str, int] = {}
         self._changed = threading.Condition()
         self._closed = False
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.sweep()
 
     @property
@@ -188,7 +188,7 @@ class SpoolFile:
         try:
             if durable:
                 os.fsync(self._file)
-            with draft.open("w", encoding="utf-8") as file:
+            with os.fdopen(_private(draft), "w", encoding="utf-8") as file:
                 json.dump(known, file)
                 if durable:
                     file.flush()
@@ -236,6 +236,11 @@ class SpoolFile:
     @property
     def _record(self) -> Path:
         return self.path.with_suffix(".json")
+
+
+def _private(path: Path) -> int:
+    """A new file that only this user may read: sources may carry signatures."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
 def _locked(file: int) -> bool:

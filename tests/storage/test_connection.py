@@ -3,6 +3,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from storage.address import AllowedHosts
-from storage.connection import IDLE_S, KEPT_MAX, Connections, resolve_name
+from storage.connection import IDLE_S, KEPT_MAX, Connections
+from storage.dial import resolve_name
 from storage.errors import Cancelled, Refused, SourceUnavailable
+from storage.exchange import _answered
 from storage.fetch import Fetcher
 from storage.intake import Intake
 from storage.spool import Spool
@@ -77,6 +80,43 @@ def test_an_address_that_never_answers_is_given_up() -> None:
         with connections() as made, pytest.raises(SourceUnavailable, match="timed out"):
             made.open(target, watch())
         assert time.monotonic() - begun < 2
+
+
+def test_a_resolver_that_never_answers_is_given_up() -> None:
+    never = threading.Event()
+
+    def hangs(_host: str, _port: int) -> list[str]:
+        never.wait(5)
+        return []
+
+    begun = time.monotonic()
+    with pytest.raises(SourceUnavailable, match="resolved: timed out"):
+        Connections(resolve=hangs).open(TARGET, watch())
+    assert time.monotonic() - begun < 2
+    never.set()
+
+
+def test_a_kept_connection_that_cannot_be_written_to_is_replaced(spool: Spool) -> None:
+    with serving(good(b"abc")) as server:
+        fetcher = Fetcher(AllowedHosts.parse(server.origin), patience=HASTY)
+        target = fetcher.hosts.check(server.url())
+        broken = fetcher._connections.open(target, watch())
+        broken.requests = 1
+        broken._socket.shutdown(socket.SHUT_WR)
+        fetcher._connections.give(broken)
+        intake = Intake(spool=spool, name="one", bytes_max=10, cancelled=lambda: False)
+        fetcher.fetch(server.url(), intake, lambda: False)
+        assert bytes(intake.data()) == b"abc"
+        assert broken._socket.fileno() == -1
+        fetcher.close()
+
+
+def test_a_fresh_connection_that_cannot_be_written_to_may_pass() -> None:
+    with serving(good(b"abc")) as server, connections() as made:
+        connection = made.open(AllowedHosts.parse(server.origin).check(server.url()), watch())
+        connection._socket.shutdown(socket.SHUT_WR)
+        with pytest.raises(SourceUnavailable, match="before its answer"):
+            _answered(connection, b"GET", watch(), made)
 
 
 def test_nothing_is_opened_for_a_cancelled_transfer() -> None:

@@ -282,6 +282,23 @@ def test_what_is_not_there_is_gone(spool: Spool, status: int) -> None:
         fetch(spool, good(b"<html>not found</html>", status))
 
 
+@pytest.mark.parametrize(
+    "page", [head(404, Content_Length=100) + b"half", head(404, Content_Length=100_000), head(404) + b"x"]
+)
+def test_what_is_not_there_is_gone_however_its_page_is_sent(spool: Spool, page: bytes) -> None:
+    with pytest.raises(Gone):
+        fetch(spool, page)
+
+
+def test_a_page_that_never_comes_is_not_waited_for_by_who_gave_up(spool: Spool) -> None:
+    stop = threading.Event()
+    timer = threading.Timer(0.2, stop.set)
+    timer.start()
+    with pytest.raises(Cancelled):
+        fetch(spool, silent(head(404, Content_Length=100), 0.5), cancelled=stop.is_set, patience=Patience())
+    timer.join()
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 408, 418, 429, 500, 502, 503, 504, 204, 206, 304, 416])
 def test_any_other_status_may_pass(spool: Spool, status: int) -> None:
     body = b"" if status in {204, 304} else b"a page"
