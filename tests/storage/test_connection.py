@@ -1,5 +1,4 @@
 import contextlib
-import shutil
 import socket
 import ssl
 import subprocess
@@ -146,9 +145,6 @@ def test_connections_are_kept_up_to_a_number_and_for_a_time(monkeypatch: pytest.
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for `localhost`, its own authority."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         [
