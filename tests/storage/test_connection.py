@@ -149,7 +149,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [
             *(
-                openssl,
+                "openssl",
                 "req",
                 "-x509",
                 "-newkey",
