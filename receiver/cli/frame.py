@@ -168,10 +168,13 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return sentence(error.exceptions[0])
     if isinstance(error, OutkeepError | StorageError):
-        return " ".join(plain(str(error)).split())
-    if isinstance(error, click.ClickException):
-        return " ".join(plain(error.format_message()).split())
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({plain(str(error.filename))})" if error.filename is not None else ""
-        return f"The system said no: {error.strerror}{where}."
-    return f"Something went wrong that should not ({type(error).__name__}); --debug shows where."
+        told = str(error)
+    elif isinstance(error, click.ClickException):
+        told = error.format_message()
+    elif isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename is not None else ""
+        told = f"The system said no: {error.strerror}{where}."
+    else:
+        told = f"Something went wrong that should not ({type(error).__name__}); --debug shows where."
+    told = " ".join(plain(told).split())
+    return told if told.endswith((".", "!", "?", "…")) else f"{told}."

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.cli import house
-from receiver.cli.frame import Failure
 from receiver.cli.running import free_port
 from receiver.runtime.settings import Settings, read
 from receiver.sandbox.options import Options
@@ -30,8 +29,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(folder: Path) -> AsyncIterator[Stage]:
-    """Everything up and listening; all of it down at the end, the service first. Raises Misconfigured, Failure."""
-    make_folder(folder)
+    """Everything up and listening; all of it down at the end, the service first. Raises Misconfigured."""
     stop, up = asyncio.Event(), asyncio.Event()
     async with running(Options(speed=SPEED), HOST) as sandbox:
         settings = settings_of(folder, sandbox, free_port(HOST))
@@ -48,13 +46,6 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             stop.set()
             await asyncio.wait((service,))
         await service
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Failure(f"--dir can't be used: {error.strerror} ({folder}).") from None
 
 
 def settings_of(folder: Path, sandbox: Running, port: int) -> Settings:

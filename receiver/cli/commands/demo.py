@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from receiver.cli.frame import FAILED, command
+from receiver.cli.frame import FAILED, Failure, command
 from receiver.cli.showing import as_text, console, extent, plain, say, size, style
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(kept: Path | None, *, once: bool) -> int:
         if kept is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outkeep-demo-")))
         else:
-            folder = kept.absolute()
+            folder = _made(kept)
         say("Starting a stand-in for Replicate and the service …")
         from receiver.cli import running
 
@@ -49,6 +49,14 @@ def run(kept: Path | None, *, once: bool) -> int:
         status = running.run(main)
     say(f"The data lies in {plain(str(folder))}." if kept else f"{folder} is removed; --dir PATH keeps the data.")
     return status
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(f"--dir can't be used: {error.strerror} ({folder}).") from None
+    return folder.absolute()
 
 
 async def _demo(folder: Path, stop: asyncio.Event, *, once: bool) -> int:
