@@ -1,7 +1,6 @@
 """What was promised holds after the process is killed, and a disk that fails is never taken for one that works."""
 
 import asyncio
-import shutil
 import signal
 import subprocess
 import sys
@@ -63,15 +62,43 @@ async def test_every_delivery_that_was_accepted_survives_a_kill(kind: str, tmp_p
     await ledgers.close()
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 async def test_a_disk_that_does_not_sync_refuses_deliveries(tmp_path: Path) -> None:
-    ledgers = await make("sqlite", tmp_path)
+    said, _ = await traced(tmp_path, "-e", "inject=fdatasync,fsync:error=EIO:when=4+")
+    outcomes = [words[0] for words in said]
+    assert outcomes[-3:] == ["refused"] * 3
+    assert "kept" not in outcomes[4:]
+
+
+async def test_a_disk_that_is_full_refuses_deliveries(tmp_path: Path) -> None:
+    said, _ = await traced(tmp_path, "-e", "inject=pwrite64:error=ENOSPC:when=9+")
+    outcomes = [words[0] for words in said]
+    assert outcomes[-3:] == ["refused"] * 3
+    assert "again" not in outcomes
+
+
+async def test_a_delivery_is_synced_to_the_disk_before_it_counts_as_accepted(tmp_path: Path) -> None:
+    said, calls = await traced(tmp_path)
+    assert [words[0] for words in said] == ["open"] + ["kept"] * 12
+    last = ""
+    for call in calls:
+        if 'write(1, "kept' in call:
+            assert last == "sync"
+            last = "told"
+        elif "fdatasync(" in call or "fsync(" in call:
+            last = "sync"
+        elif "pwrite64(" in call:
+            last = "write"
+    assert last in {"told", "sync"}  # the checkpoint at the end
+
+
+async def traced(folder: Path, *inject: str) -> tuple[list[list[str]], list[str]]:
+    """Take in twelve deliveries, one after the other, under strace: what was printed, and the system calls."""
+    ledgers = await make("sqlite", folder)
     await ledgers.open()
     await ledgers.close()
-    log = tmp_path / "strace.log"
-    inject = ["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO:when=4+"]
+    log = folder / "strace.log"
     process = await asyncio.create_subprocess_exec(
-        *("strace", "-f", "-qq", "-o", str(log), *inject),
+        *("strace", "-f", "-qq", "-o", str(log), "-e", "trace=fdatasync,fsync,pwrite64,write", *inject),
         *(sys.executable, "-c", program(ledgers.url, callers=1, turns=12)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -79,8 +106,7 @@ async def test_a_disk_that_does_not_sync_refuses_deliveries(tmp_path: Path) -> N
     out, err = await process.communicate()
     said = [line.split() for line in out.decode().splitlines()]
     assert said, err
-    assert [words[0] for words in said[-3:]] == ["refused"] * 3
-    assert "kept" not in [words[0] for words in said[4:]]
+    return said, log.read_text().splitlines()
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
