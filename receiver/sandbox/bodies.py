@@ -36,7 +36,7 @@ async def read_object(request: Request) -> dict[str, Any]:
     raw = await read_raw(request, BODY_BYTES_MAX)
     request.state.digest = hashlib.sha256(raw).hexdigest()
     try:
-        body = json.loads(raw or b"{}")
+        body = json.loads(raw or b"{}", parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
         raise errors.malformed("The request body is not valid JSON") from error
     if not isinstance(body, dict):
@@ -109,6 +109,10 @@ def moment(request: Request, name: str) -> int | None:
         return None if told is None else moment_ns(told)
     except (ValueError, OverflowError) as error:
         raise errors.invalid((name, "format", "Does not match format 'date-time'")) from error
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _is_web(told: Any) -> bool:

@@ -45,7 +45,9 @@ secret, list (in general only): the words of api for the secret's endpoint and f
 wait         "early": the answer to `Prefer: wait` comes as soon as the outputs are there, still `processing`
 stale_get:3  asking tells for 3 s what was true before the end
 status       how it ends: succeeded, failed, canceled, aborted (never starts), or never (runs on until canceled)
-error        the error's text          logs_bytes   as long as that          output   any JSON instead of the model's
+error        the error's text          logs_bytes   as long as that
+output       any JSON instead of the model's; in it the text "file:png" becomes a file (also webp, mp4, wav, mp3, flac,
+             glb, svg, tar, bytes), "inline:png" a `data:` URI
 queue_s, duration_s   how long it waits and runs, as told by a model (scaled by the speed)
 """
 

@@ -117,8 +117,6 @@ def _complaint(value: Any, schema: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _kind_of(value: Any) -> str:
-    if value is None:
-        return "null"
     return next((name for name, types in JSON_TYPES.items() if type(value) in types), "number")
 
 

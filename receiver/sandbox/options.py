@@ -1,6 +1,7 @@
 """How a sandbox is set up."""
 
 import base64
+import binascii
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,18 @@ class Options:
     variation: bool = True
     predictions_max: int = PREDICTIONS_MAX
     mischief: Mapping[str, Any] = field(default_factory=dict)
+
+
+def checked_secret(secret: str) -> str:
+    """The secret itself, or ValueError when nothing could be signed with it."""
+    prefix, _, key = secret.partition("_")
+    try:
+        whole = prefix == "whsec" and bool(base64.b64decode(key, validate=True))
+    except binascii.Error:
+        whole = False
+    if not whole:
+        raise ValueError("The signing secret must be whsec_ and base64")
+    return secret
 
 
 def new_secret(rng: random.Random) -> str:

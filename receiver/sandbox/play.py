@@ -8,12 +8,13 @@ from receiver.sandbox import webhooks
 from receiver.sandbox.mischief import Mischief
 from receiver.sandbox.models import Ask, Inline, Made, Model
 from receiver.sandbox.predictions import Artifact, Prediction, Truth
-from receiver.sandbox.recipes import Recipe
+from receiver.sandbox.recipes import KINDS, Recipe
 from receiver.sandbox.sandbox import Sandbox, seed_of
 
 OUTPUT_EVERY_S = 0.5  # `output` and `logs` are told at most once in 500 ms: docs, topics/webhooks/setup-webhook
 LATE_S = 0.05  # between the last output and the end: the moment in which `processing` has outputs
 PATH_LENGTH = 48
+ASKED_SIDE, ASKED_BYTES = 64, 100_000  # of files in an output that was asked for
 STEPS_MAX = 100  # in which a run tells what it has; longer outputs come several at a time
 
 
@@ -135,7 +136,7 @@ async def _work(sandbox: Sandbox, prediction: Prediction, made: Made, *, fails: 
     seconds = _number(sandbox, p, "duration_s", p.model.predict_s)
     general, own = sandbox.general, p.mischief
     shaped = own if own.has_output else general
-    output = shaped.output if shaped.has_output else made.output
+    output = _asked(shaped.output, p.seed) if shaped.has_output else made.output
     await asyncio.to_thread(bake, sandbox, output)
     parts = list(output) if p.model.grows and isinstance(output, list) else []
     steps = min(STEPS_MAX, max(1, len(parts), len(made.logs)))
@@ -154,6 +155,19 @@ async def _work(sandbox: Sandbox, prediction: Prediction, made: Made, *, fails: 
         p.changed()
         webhooks.tell(sandbox, p, "output")
         await sandbox.doze(LATE_S)
+
+
+def _asked(value: Any, seed: int) -> Any:
+    """An output that was asked for, with recipes for what it calls files."""
+    if isinstance(value, dict):
+        return {key: _asked(item, seed + at) for at, (key, item) in enumerate(value.items(), 1)}
+    if isinstance(value, list):
+        return [_asked(item, seed + at) for at, item in enumerate(value, 1)]
+    how, _, kind = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if how not in ("file", "inline") or kind not in KINDS:
+        return value
+    recipe = Recipe(kind, seed % 2**32, ASKED_SIDE, ASKED_SIDE, ASKED_BYTES)
+    return recipe if how == "file" else Inline(recipe)
 
 
 def _step(sandbox: Sandbox, p: Prediction, made: Made, parts: list[Any], step: int, steps: int) -> None:

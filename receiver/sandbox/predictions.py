@@ -5,7 +5,6 @@ two backends answer GET with other key orders and other fractions of the same se
 """
 
 import asyncio
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,10 +48,6 @@ class Message:
     id: str
     event: str
     body: bytes
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.body).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

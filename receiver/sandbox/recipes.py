@@ -75,6 +75,7 @@ class Pantry:
     """Bytes of recipes, the ones last asked for kept at hand up to a bound. Callable from any thread."""
 
     def __init__(self) -> None:
+        self.stopped = False
         self._lock = threading.Lock()
         self._bytes: OrderedDict[Recipe, bytes] = OrderedDict()
         self._held = 0
@@ -84,7 +85,7 @@ class Pantry:
         with self._lock:
             known = self._facts.get(recipe)
         if known is None:
-            known = _facts(self.pieces(recipe))
+            known = _facts(self._until_stopped(recipe))
             with self._lock:
                 self._facts[recipe] = known
                 while len(self._facts) > FACTS_MAX:
@@ -107,6 +108,13 @@ class Pantry:
         end = len(whole) if stop is None else stop
         for at in range(start, end, PIECE_BYTES):
             yield whole[at : min(at + PIECE_BYTES, end)]
+
+    def _until_stopped(self, recipe: Recipe) -> Iterator[bytes]:
+        """Hashing gigabytes takes long enough for the sandbox to end meanwhile; threads are not cancelled."""
+        for piece in self.pieces(recipe):
+            if self.stopped:
+                raise RuntimeError("The sandbox has ended")
+            yield piece
 
     def _whole(self, recipe: Recipe, bake: Baker) -> bytes:
         with self._lock:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from receiver.sandbox import mischief
 from receiver.sandbox.mischief import Mischief, Prank
 from receiver.sandbox.models import Model
-from receiver.sandbox.options import Options, new_secret
+from receiver.sandbox.options import Options, checked_secret, new_secret
 from receiver.sandbox.predictions import Artifact, Prediction
 from receiver.sandbox.recipes import Pantry
 
@@ -33,7 +33,7 @@ class Sandbox:
         self.seed = random.SystemRandom().getrandbits(63) if options.seed is None else options.seed
         self.origin = options.public_url.rstrip("/")
         self.api_url = f"{self.origin}/v1"
-        self.secret = options.secret or new_secret(self.rng("secret"))
+        self.secret = checked_secret(options.secret) if options.secret else new_secret(self.rng("secret"))
         self.old_secrets: list[str] = []
         self.general: Mischief = mischief.read(options.mischief)
         self.predictions: OrderedDict[str, Prediction] = OrderedDict()
@@ -83,8 +83,8 @@ class Sandbox:
         if prediction.stream_key is not None:
             self.streams[prediction.stream_key] = prediction
         while len(self.predictions) > self.options.predictions_max:
-            oldest = next(iter(self.predictions.values()))
-            if not oldest.final:
+            oldest = next((known for known in self.predictions.values() if known.final), None)
+            if oldest is None:
                 break
             self.remove(oldest)
             self.streams.pop(oldest.stream_key or "", None)
@@ -141,6 +141,7 @@ class Sandbox:
     async def stop(self) -> None:
         """Ends all that is at work, and waits until it has ended."""
         self.stopped.set()
+        self.pantry.stopped = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

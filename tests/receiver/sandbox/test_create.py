@@ -86,8 +86,15 @@ async def test_what_is_not_in_the_schema_is_refused(api, more, field):
 async def test_a_body_without_input_or_without_sense_is_refused(api):
     no_input = await api.http.post("/predictions", json={"version": "sandbox/image"})
     assert no_input.json()["detail"] == "- input: input is required\n"
-    for body in (b"{", b"[]", b"[" * 100_000):
+    for body in (b"{", b"[]", b'{"input": NaN}', b"[" * 100_000):
         assert (await api.http.post("/predictions", content=body)).status_code == 400
+
+
+async def test_text_that_utf_8_cannot_hold_is_echoed_escaped(api):
+    body = b'{"version": "sandbox/numbers", "input": {"prompt": "\\ud800 \xc3\xa9"}}'
+    answer = await api.http.post("/predictions", content=body)
+    assert b"\\ud800" in answer.content
+    assert answer.json()["input"]["prompt"] == "\ud800 \xe9"
 
 
 async def test_null_in_the_input_means_the_default(api):

@@ -129,7 +129,7 @@ async def test_a_prediction_ends_as_asked(api, status):
 async def test_one_that_never_ends_can_be_canceled(api):
     told = await api.make(sandbox={"status": "never", "duration_s": 0})
     async with asyncio.timeout(5):
-        while not (await api.http.get(f"/predictions/{told['id']}")).json()["output"]:
+        while not (await api.http.get(f"/predictions/{told['id']}")).json()["output"]:  # noqa: ASYNC110 - asked over HTTP
             await asyncio.sleep(0.01)
     await api.http.post(f"/predictions/{told['id']}/cancel")
     assert (await api.finished(told))["status"] == "canceled"
@@ -146,6 +146,17 @@ async def test_error_logs_output_and_times_are_as_asked(start):
     assert done["output"] == ["just text", None, 1e300]
     await api.control("/mischief", {"output": None, "duration_s": 0, "status": "succeeded"})
     assert (await api.run())["output"] is None
+
+
+async def test_an_output_of_any_shape_can_hold_files(api):
+    asked = {"a": ["file:png", {"b": "file:wav"}, "file:png"], "c": "inline:svg", "d": "file:nonsense"}
+    done = await api.run(sandbox={"output": asked})
+    truth = (await api.belief(done))["truth"]
+    assert [file["path"] for file in truth] == ["output.a.0", "output.a.1.b", "output.a.2", "output.c"]
+    assert len({file["sha256"] for file in truth}) == 4
+    assert (await api.http.get(done["output"]["a"][1]["b"])).headers["content-type"] == "audio/wav"
+    assert done["output"]["c"].startswith("data:image/svg+xml;base64,")
+    assert done["output"]["d"] == "file:nonsense"
 
 
 async def test_asking_can_tell_what_was_true_before(api):

@@ -165,3 +165,20 @@ def test_the_stand_in_imports_nothing_of_ours_and_no_signer_before_it_runs():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert told.stdout.strip() == "[] False False"
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_***", "c2VjcmV0", "whsec_abc"])
+def test_a_secret_that_cannot_sign_stops_the_start(secret):
+    with pytest.raises(ValueError, match="whsec_"):
+        create_app(Options(secret=secret))
+
+
+async def test_it_ends_in_the_middle_of_a_big_file():
+    began = time.monotonic()
+    async with running(Options(seed=1, speed=0)) as sandbox:
+        headers = {"authorization": "Bearer x"}
+        async with httpx.AsyncClient(base_url=sandbox.api_url, headers=headers, trust_env=False) as client:
+            await client.post("/predictions", json={"version": "sandbox/big", "input": {"bytes": 60_000_000_000}})
+            await asyncio.sleep(0.1)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert time.monotonic() - began < 5

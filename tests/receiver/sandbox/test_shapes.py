@@ -167,8 +167,12 @@ async def test_a_file_goes_with_its_time_even_if_nobody_asks_for_the_prediction(
 
 async def test_memory_of_finished_predictions_is_bounded(start):
     api = await start(predictions_max=3)
+    endless = await api.make(sandbox={"status": "never"})
     made = [await api.run() for _ in range(5)]
     listed = (await api.http.get("/predictions")).json()["results"]
-    assert [item["id"] for item in listed] == [item["id"] for item in made[:1:-1]]
+    assert [item["id"] for item in listed] == [item["id"] for item in [*made[:2:-1], endless]]
+    for _ in range(5):
+        await api.make(sandbox={"status": "never"})
+    assert len((await api.http.get("/predictions")).json()["results"]) == 6  # what runs is never forgotten
     assert (await api.http.get(made[0]["output"])).status_code == 404
     assert (await api.http.get(f"/predictions/{made[0]['id']}")).status_code == 404
