@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from receiver.core.errors import LedgerUnavailable, UpstreamError
 from receiver.flows.give import Give
+from receiver.runtime.bell import Ring
 from receiver.runtime.wiring import House
 from receiver.web.api import Api
 from receiver.web.bodies import Bodies, BodyRefused, Gone
@@ -37,6 +38,7 @@ class Application:
     def __init__(self, house: House) -> None:
         bodies = Bodies()
         self.closing = asyncio.Event()
+        self._bell = house.bell
         self._bodies = bodies
         self._hooks = Hooks(accept=house.accept, count=house.metrics.webhook, bodies=bodies)
         self._prefix = unquote(urlsplit(house.settings.public_url).path).rstrip("/")
@@ -55,6 +57,7 @@ class Application:
 
     async def close(self) -> None:
         self.closing.set()
+        self._bell.ring_here([Ring.PREDICTIONS])  # who waits for one looks once more, and leaves
         await self._feed.tail.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
