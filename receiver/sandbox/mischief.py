@@ -14,6 +14,7 @@ webhook
     repeat:3     the final one comes 3 times           repeat_new:3 likewise, each time under a new id
     reorder      the final one first, then the others  delay:5      each is 5 s late
     forge        before each one a forged one          wrong_secret signed with a secret nobody knows
+    old_secret   signed with the secret before the rotation
     unsigned     no signature headers                  stale:600    a timestamp that many seconds old
     two_ids      the id header twice                   svix         names of svix instead of the standard ones
     garbage      signed, but no JSON                   deep:5000    signed JSON of that depth
@@ -44,7 +45,8 @@ secret, list (in general only): the words of api for the secret's endpoint and f
     and for the list also hide: the list is empty
 wait         "early": the answer to `Prefer: wait` comes as soon as the outputs are there, still `processing`
 stale_get:3  asking tells for 3 s what was true before the end
-status       how it ends: succeeded, failed, canceled, aborted (never starts), or never (runs on until canceled)
+status       how it ends: succeeded, failed, canceled, aborted (never starts, and no webhook says so), or never (runs on
+             until it is canceled)
 error        the error's text          logs_bytes   as long as that
 output       any JSON instead of the model's; in it the text "file:png" becomes a file (also webp, mp4, wav, mp3, flac,
              glb, svg, tar, bytes), "inline:png" a `data:` URI
@@ -58,8 +60,21 @@ from typing import Any
 
 WEBHOOK = frozenset(
     {
-        *("ok", "drop", "never", "repeat", "repeat_new", "reorder", "delay", "forge", "wrong_secret", "unsigned"),
-        *("stale", "two_ids", "svix", "garbage", "odd", "deep", "huge", "no_retry", "slow", "twin", "no_output"),
+        *("ok", "drop", "never", "repeat", "repeat_new", "reorder", "delay", "forge", "wrong_secret", "old_secret"),
+        *(
+            "unsigned",
+            "stale",
+            "two_ids",
+            "svix",
+            "garbage",
+            "odd",
+            "deep",
+            "huge",
+            "no_retry",
+            "slow",
+            "twin",
+            "no_output",
+        ),
         "data_removed",
     }
 )

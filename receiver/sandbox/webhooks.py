@@ -169,7 +169,11 @@ def _call(sandbox: Sandbox, message: Message, pranks: dict[str, Prank]) -> _Call
     at_s = sandbox.now_ns() // 1_000_000_000
     if "stale" in pranks:
         at_s -= int(pranks["stale"].value_or(600))
-    secret = new_secret(sandbox.rng("nobody's")) if "wrong_secret" in pranks else sandbox.secret
+    secret = sandbox.secret
+    if "wrong_secret" in pranks:
+        secret = new_secret(sandbox.rng("nobody's"))
+    elif "old_secret" in pranks and sandbox.old_secrets:
+        secret = sandbox.old_secrets[-1]
     signed = signature(secret, message.id, at_s, body)
     if message.event == "forged":
         signed = "v1," + base64.b64encode(hashlib.sha256(body).digest()).decode("ascii")

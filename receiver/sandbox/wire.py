@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FLUSH_S = 0.05  # for the bytes before a torn connection to be read
 HANG_S = 3600.0  # longest silence of a request that is never answered
 
@@ -34,7 +35,7 @@ def moment_ns(text: str) -> int:
     """Nanoseconds since 1970 of an ISO 8601 text; ValueError when it is none. UTC when it names no zone."""
     told = datetime.fromisoformat(text.strip().replace(" ", "+"))
     aware = told if told.tzinfo else told.replace(tzinfo=UTC)
-    return int(aware.timestamp() * 1_000_000) * 1000
+    return (aware - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def transport(request: Request) -> asyncio.Transport | None:

@@ -65,6 +65,14 @@ async def test_a_bad_signature_does_not_verify(api, hook, prank):
     assert not good(api, (await told(api, hook, 1, prank))[0])
 
 
+async def test_after_a_rotation_the_old_secret_can_still_be_used(api, hook):
+    await api.control("/rotate-secret")
+    call = (await told(api, hook, 1, "old_secret"))[0]
+    assert not good(api, call)
+    headers = {name: value for name, value in call.headers if name.startswith("webhook-")}
+    assert Webhook(api.running.sandbox.old_secrets[-1]).verify(call.body, headers)
+
+
 async def test_once_harms_the_first_try_only(api, hook):
     hook.statuses = [401]
     first, second = await told(api, hook, 2, "once:wrong_secret")
