@@ -36,7 +36,7 @@ files (a text or list of texts per output, in the order of the outputs; a single
     bad_range    206 with bytes from elsewhere         redirect     302 to the same file, unharmed
     redirect_loop, redirect_private   302 for ever, 302 to a cloud's metadata address
     expires:5    gone 5 s after completion             wrong_type   application/octet-stream
-    any of them as "ok" to have a place without mischief
+    ok           nothing: a place without mischief
 api (asking for the prediction; in general every call of the API)
     401 402 404 429:5 500 502 503 …    hang:60    reset    html    redirect    truncated
 create (likewise for the creating call; a prediction's own `once:` counts equal requests)
@@ -44,7 +44,7 @@ create (likewise for the creating call; a prediction's own `once:` counts equal 
 secret, list (in general only): the words of api for the secret's endpoint and for the list of predictions
     and for the list also hide: the list is empty
 wait         "early": the answer to `Prefer: wait` comes as soon as the outputs are there, still `processing`
-stale_get:3  asking tells for 3 s what was true before the end
+stale_get    for so many seconds after the end, asking tells what was true before it
 status       how it ends: succeeded, failed, canceled, aborted (never starts, and no webhook says so), or never (runs on
              until it is canceled)
 error        the error's text          logs_bytes   as long as that
