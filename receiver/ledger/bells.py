@@ -2,12 +2,14 @@
 
 import uuid
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from typing import Any
 
 import sqlalchemy as sa
 
 from receiver.core.errors import LedgerUnavailable
 from receiver.ledger import postgres
-from receiver.ledger.database import Database, raise_unavailable, reason
+from receiver.ledger.database import Connected, Database, reason
 from receiver.ledger.room import Room
 
 CHANNEL = "outkeep"
@@ -31,22 +33,25 @@ class Bells(Room):
         """The kinds that other processes tell, as they come. LedgerUnavailable when the connection ends."""
         if self._database.dialect == "sqlite":
             return
-        import psycopg  # noqa: PLC0415 - only with the extra
-
         engine = postgres.engine(self._database.writing.url, connections=1)
-        try:
-            async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-                await connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert isinstance(driver, psycopg.AsyncConnection)
-                async for said in driver.notifies():
-                    speaker, *kinds = said.payload.split()
-                    if speaker != self._name:
-                        for kind in kinds:
-                            yield kind
-        except psycopg.Error as error:
-            raise LedgerUnavailable(f"The ledger can't be listened to now: {reason(error)}") from error
-        except sa.exc.SQLAlchemyError as error:
-            raise_unavailable(error)
-        finally:
-            await engine.dispose()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
+            connection = await stack.enter_async_context(Connected(at_once, [], writes=False))
+            await connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+            driver = (await connection.get_raw_connection()).driver_connection
+            while True:
+                for words in await _next(driver):
+                    speaker, *kinds = words.split()
+                    for kind in kinds if speaker != self._name else ():
+                        yield kind
+
+
+async def _next(driver: Any) -> list[str]:
+    """What was said since the last call, at least one thing."""
+    from psycopg import Error  # noqa: PLC0415 - only with the extra
+
+    try:
+        return [said.payload async for said in driver.notifies(stop_after=1)]
+    except Error as error:
+        raise LedgerUnavailable(f"The ledger can't be listened to now: {reason(error)}") from error

@@ -21,7 +21,7 @@ BATCH_BYTES_MAX = 32 * 2**20
 GIVE_UP_AFTER = 2  # failures in a row, one row each, after which it is not the rows that are wrong
 BEAT_S_MAX = 5.0  # a disk or a server that takes longer for one row is as good as down
 HEARTBEAT = "heartbeat"
-_ROW_BYTES = 1_024  # what a delivery weighs besides its body
+_ROW_BYTES = 1_024  # what a delivery weighs besides its body and headers
 
 
 @dataclass(eq=False, slots=True)
@@ -29,11 +29,8 @@ class _Waiting:
     """One caller: a delivery, or None to have the time written as a sign of life."""
 
     delivery: Delivery | None
+    size: int
     done: "asyncio.Future[bool]"
-
-    @property
-    def size(self) -> int:
-        return _ROW_BYTES + (len(self.delivery.body) if self.delivery else 0)
 
 
 class Committer:
@@ -78,7 +75,7 @@ class Committer:
     def _take(self, delivery: Delivery | None) -> "asyncio.Future[bool]":
         if self._closed:
             raise LedgerUnavailable("The ledger is closed.")
-        one = _Waiting(delivery, asyncio.get_running_loop().create_future())
+        one = _Waiting(delivery, _size(delivery), asyncio.get_running_loop().create_future())
         if self._rows >= WAITING_MAX or (self._rows and self._bytes + one.size > WAITING_BYTES_MAX):
             raise LedgerFull("More deliveries wait for the disk than fit in memory: come back in a moment.")
         self._rows += 1
@@ -169,6 +166,13 @@ _COUNT = (
     )
     .values(repeats=deliveries.c.repeats + sa.bindparam("times"))
 )
+
+
+def _size(delivery: Delivery | None) -> int:
+    """Bytes that one waiting caller holds, about."""
+    if delivery is None:
+        return _ROW_BYTES
+    return _ROW_BYTES + len(delivery.body) + sum(len(name) + len(value) for name, value in delivery.headers)
 
 
 def _values(delivery: Delivery) -> dict[str, Any]:

@@ -69,7 +69,10 @@ class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Bells):
         return True
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction: kept at the end of the block, undone by any error. On SQLite one at a time."""
+        """A transaction: kept at the end of the block, undone by any error. On SQLite one at a time.
+
+        Inside the block call no other verb of the ledger that writes: it would wait for this one to end.
+        """
         return _Transacting(self._database)
 
 
@@ -88,7 +91,7 @@ def connect(url: str, now_ms: Callable[[], int], skew_ms: int = 0) -> Database:
     """The database that a URL names, not looked at yet."""
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # the latter for a port that is no number
         parsed = None
     if parsed is not None and parsed.drivername == "sqlite":
         return sqlite.connect(parsed, now_ms)

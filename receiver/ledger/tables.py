@@ -12,8 +12,9 @@ metadata = sa.MetaData(
     naming_convention={"pk": "%(table_name)s_pkey", "uq": "%(table_name)s_%(column_0_name)s_key"},
 )
 
-# Rows that are claimed, renewed and settled: room on their page keeps PostgreSQL from moving them every time.
-_CHANGING = {"fillfactor": 70}
+# Rows that are claimed, renewed and settled: room on their page keeps PostgreSQL from moving them every time, and what
+# is left of them is cleared away at 2 % of the table, not at 20 %.
+_CHANGING = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02}
 
 deliveries = sa.Table(
     "deliveries",

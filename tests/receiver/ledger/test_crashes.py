@@ -177,3 +177,52 @@ async def test_a_repeat_does_not_wait_for_whoever_reads_the_delivery(tmp_path: P
         assert len(await tx.unread(1)) == 1
         assert await asyncio.wait_for(ledger.accept(delivery()), 5) is False
     await ledgers.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_work_that_is_cancelled_anywhere_leaves_the_ledger_usable(kind: str, tmp_path: Path) -> None:
+    ledgers = await make(kind, tmp_path)
+    ledger = await ledgers.open()
+    await given(ledger, prediction("p0"), [file(f"output.{place}") for place in range(50)])
+
+    async def work(number: int) -> None:
+        claims = await ledger.claim_outputs(1, lease_ms=0)
+        async with ledger.transaction() as tx:
+            await tx.lock([f"p{number % 3}"])
+            await tx.save([prediction(f"p{number % 3}", asks=number)])
+            await tx.found(f"p{number % 3}", [file(f"output.{number}")], expires_ms=1, link=lambda: f"link-{number}")
+            await tx.settle_failed(claims[0], "HTTP 503", 1, 0)
+        await ledger.counts()
+
+    for number in range(60):
+        working = [asyncio.create_task(work(number)), asyncio.create_task(ledger.accept(delivery(f"msg_{number}")))]
+        await asyncio.sleep(number * 0.0005)
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+    assert await asyncio.wait_for(ledger.accept(delivery("last")), 10) is True
+    await asyncio.wait_for(work(1), 10)
+    assert len((await ledger.deliveries(limit=1000)).items) == 61
+    for known in (await ledger.predictions()).items:
+        saved = await ledger.outputs(known.id)
+        assert known.id == "p0" or saved, "a prediction and its outputs come together or not at all"
+    await ledgers.close()
+
+
+async def test_listening_ends_without_a_trace_when_it_is_cancelled(tmp_path: Path) -> None:
+    ledgers = await make("postgresql", tmp_path)
+    ledger = await ledgers.open()
+
+    async def listen() -> None:
+        async for _ in ledger.listen():
+            pass
+
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0.3)
+    listening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listening
+    async with ledger._database.read() as connection:
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
+        assert (await connection.exec_driver_sql(others)).scalar() == 0
+    await ledgers.close()

@@ -85,7 +85,10 @@ async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
         await open_at(f"sqlite:///{tmp_path}/ledger.db")
 
 
-@pytest.mark.parametrize("url", ["", "ledger.db", "mysql://x/y", "sqlite+aiosqlite:///x", "postgresql+psycopg://x/y"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "ledger.db", "mysql://x/y", "postgresql://x:port/y", "sqlite+aiosqlite:///x", "postgresql+psycopg://x/y"],
+)
 async def test_any_other_url_is_refused(url: str) -> None:
     with pytest.raises(Misconfigured, match="neither"):
         await open_at(url)

@@ -47,8 +47,12 @@ def _options(index: Any) -> list[str]:
 def described(connection: sa.Connection) -> dict[str, Any]:
     """Tables with all that can be seen of them; also what the comparison above does not look at."""
     looked = sa.inspect(connection)
+    options: dict[str, Any] = {}
+    if connection.dialect.name == "postgresql":
+        options |= {row[0]: row[1] for row in connection.exec_driver_sql("SELECT relname, reloptions FROM pg_class")}
     return {
         name: (
+            options.get(name),
             {column["name"]: (str(column["type"]), column["nullable"]) for column in looked.get_columns(name)},
             looked.get_pk_constraint(name)["constrained_columns"],
             sorted(

@@ -116,7 +116,7 @@ def _outputs() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("outputs_pkey")),
         sa.UniqueConstraint("link", name=op.f("outputs_link_key")),
         sa.UniqueConstraint("prediction_id", "path_key", name="outputs_by_path"),
-        postgresql_with={"fillfactor": 70},
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
     )
     op.create_index("outputs_by_deadline", "outputs", ["state", "expires_ms", "id", "due_ms"], unique=False)
     op.create_index("outputs_by_state", "outputs", ["state", "id"], unique=False)
@@ -152,7 +152,7 @@ def _predictions() -> None:
         sa.Column("manifest_ms", sa.BigInteger(), nullable=True),
         sa.Column("told", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("predictions_pkey")),
-        postgresql_with={"fillfactor": 70},
+        postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
     )
     op.create_index("predictions_by_age", "predictions", ["created_ms", "id"], unique=False)
     op.create_index("predictions_by_model", "predictions", ["model", "created_ms", "id"], unique=False)
