@@ -26,6 +26,8 @@ HEAD_S = 15.0  # for the request line and all headers
 HEAD_BYTES_MAX = 256 * 1024
 """Of the pieces in which a header block arrives. Above the promised 64 KiB, since a piece may hold more than that."""
 
+FAREWELL_S = 0.5  # closing at once on a client that still sends resets the connection, and it never sees the answer
+
 CONNECTIONS_MAX = 8192
 """Idle ones included: 4,096 readers of the feed, 1,024 of files, 1,024 requests, and room for webhooks."""
 
@@ -99,6 +101,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True  # before the first byte, too
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -108,7 +111,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(HEAD_S, self._hang_up, _TOO_LATE)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
         super().data_received(data)
         if not self._in_head:
@@ -146,9 +149,15 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _hang_up(self, answer: bytes) -> None:
-        if not self.transport.is_closing():
-            if self._head_bytes:
-                self.transport.write(answer)
+        """Say why, where anything was said to us, and close once the other side had the time to hear it."""
+        if self._deaf or self.transport.is_closing():
+            return
+        self._deaf = True
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if self._head_bytes and not answering:  # never into the middle of the answer to the request before
+            self.transport.write(answer)
+            self.loop.call_later(FAREWELL_S, self.transport.close)
+        else:
             self.transport.close()
 
 

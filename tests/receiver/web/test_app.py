@@ -65,7 +65,7 @@ async def test_metrics_count_webhooks_and_states_for_those_with_a_key(site):
 async def test_real_events_follow_their_schemas(stage):
     await stage.made("sandbox/layers")
     await stage.made("sandbox/fails")
-    await stage.made("sandbox/image", sandbox={"files": "404"})
+    await stage.made("sandbox/foreign")
     await stage.made("sandbox/numbers")
     found = (await stage.get("/events?limit=1000")).json()["events"]
     assert {event["type"] for event in found} == set(events.TYPES)
@@ -167,7 +167,7 @@ async def test_the_page_shows_what_was_kept(stage):
     sound = await stage.made("sandbox/audio")
     drawing = await stage.made("sandbox/drawing")
     await stage.made("sandbox/four-images", num_outputs=10)
-    await stage.made("sandbox/image", sandbox={"files": "404"})
+    await stage.made("sandbox/foreign")
     await stage.made("sandbox/fails")
     answer = await stage.get("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"

@@ -101,7 +101,8 @@ async def test_a_long_poll_ends_when_its_time_is_up(site):
     assert (await page(site, wait=1, type=events.OUTPUT_LOST))["events"] == []
 
 
-async def test_a_stream_tells_what_was_and_what_comes(site):
+async def test_a_stream_tells_what_was_and_what_comes(site, monkeypatch):
+    monkeypatch.setattr(tail, "TICK_S", 0.1)
     await grow(site, 1)
     async with stream(site) as lines:
         old = await messages(lines, 2)
