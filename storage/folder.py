@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,18 +64,17 @@ class FolderBucket:
 
     async def read(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The object's bytes from `start`, in chunks of at most 256 KiB."""
-        file = await self._in_thread(lambda: _opened(self._tree.path(key)))
+        reading = _Reading(self._tree.path(key))
         try:
-            await self._in_thread(lambda: file.seek(start))
-            while length is None or length > 0:
+            while True:
                 count = CHUNK_BYTES if length is None else min(CHUNK_BYTES, length)
-                chunk = await self._in_thread(partial(_piece, file, count))
+                chunk = await self._in_thread(partial(reading.chunk, start, count))
                 if not chunk:
                     break
-                length = None if length is None else length - len(chunk)
+                start, length = start + len(chunk), None if length is None else length - len(chunk)
                 yield chunk
         finally:
-            file.close()
+            reading.close()
 
     async def delete(self, key: str) -> None:
         """Remove the object; removing what is not there is a success."""
@@ -211,23 +211,41 @@ class FolderUpload:
         return self._draft
 
 
+class _Reading:
+    """A file on its way out. One thread reads; another may close meanwhile: the file is freed when the reading ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @plainly
+    def chunk(self, start: int, count: int) -> bytes:
+        """Up to `count` bytes from `start`, b"" at the end. Raises ObjectMissing."""
+        with self._lock:
+            if self._file is None and not self._path.is_file():
+                raise ObjectMissing("No object stands under this key.")
+            self._file = self._file or self._path.open("rb", buffering=0)
+            data = os.pread(self._file.fileno(), count, start)
+        if self._closed:
+            self.close()
+        return data
+
+    def close(self) -> None:
+        """Close it now, or as soon as nobody reads. Waits for nobody."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            if self._file:
+                self._file.close()
+            self._lock.release()
+
+
 def _publish(tree: Tree, draft: Draft, key: str, *, size: int, sha256: str, replace: bool) -> None:
     if (draft.size, draft.sha256()) != (size, sha256):
         raise BucketUnavailable("The bucket's copy differs from what was to be stored.")
     draft.sync()
     tree.publish(draft, key, replace=replace)
-
-
-@plainly
-def _opened(path: Path) -> BinaryIO:
-    if not path.is_file():
-        raise ObjectMissing("No object stands under this key.")
-    return path.open("rb", buffering=0)
-
-
-@plainly
-def _piece(file: BinaryIO, count: int) -> bytes:
-    return file.read(count)
 
 
 def _sha256(data: bytes) -> str:

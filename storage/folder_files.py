@@ -48,7 +48,9 @@ def explained(error: OSError) -> StorageError:
     if error.errno == errno.ENAMETOOLONG:
         return Refused(f"The bucket's folder cannot hold a file under this key ({reason}).")
     if error.errno in {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}:
-        return BucketMisconfigured(f"Something else stands where the bucket's folder needs a folder or file ({reason}).")
+        return BucketMisconfigured(
+            f"Something else stands where the bucket's folder needs a folder or file ({reason})."
+        )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return BucketMisconfigured(f"The bucket's folder must be writable by this user ({reason}).")
     return BucketUnavailable(f"The bucket's folder did not work this time ({reason}).")

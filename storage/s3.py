@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -123,23 +124,26 @@ class S3Bucket:
 
 
 class _Reading:
-    """An object on its way out; used by one thread at a time."""
+    """An object on its way out. One thread reads; another may close meanwhile, which ends the reading at once."""
 
     def __init__(self, objects: Objects, key: str, start: int, end: int | None) -> None:
         self._objects, self._key, self._at, self._end = objects, key, start, end
         self._etag = ""
         self._attempts = READ_ATTEMPTS
         self._answer: Answer | None = None
+        self._lock = threading.Lock()
+        self._closed = False
 
     def chunk(self) -> bytes:
         """The next bytes, b"" at the end. Raises ObjectMissing, BucketUnavailable, BucketMisconfigured."""
-        while self._end is None or self._at < self._end:
-            if self._answer is None and not self._open():
-                return b""
+        while not self._closed and (self._end is None or self._at < self._end):
+            answer = self._answer or self._opened()
+            if answer is None:
+                break
             try:
-                piece = self._answer.read(CHUNK_BYTES) if self._answer else b""
+                piece = answer.read(CHUNK_BYTES)
             except WireError as error:
-                self.close()
+                self._let_go()
                 self._attempts -= 1
                 if not self._attempts:
                     raise BucketUnavailable(f"The bucket did not give the whole object ({error}).") from error
@@ -149,15 +153,25 @@ class _Reading:
         return b""
 
     def close(self) -> None:
-        """Let go of the connection."""
-        if self._answer:
-            self._objects.wire.give_back(self._answer)
-            self._answer = None
+        """Let go of the connection. Waits for nobody."""
+        self._closed = True
+        self._let_go()
 
-    def _open(self) -> bool:
-        self._answer = self._objects.get(self._key, start=self._at, end=self._end, etag=self._etag)
-        self._etag = self._etag or (self._answer.headers.get("etag", "").strip('"') if self._answer else "")
-        return self._answer is not None
+    def _opened(self) -> Answer | None:
+        answer = self._objects.get(self._key, start=self._at, end=self._end, etag=self._etag)
+        if answer:
+            self._etag = self._etag or answer.headers.get("etag", "").strip('"')
+            with self._lock:
+                self._answer = answer
+        if self._closed:  # while the request was under way: nobody else will let go
+            self._let_go()
+        return self._answer
+
+    def _let_go(self) -> None:
+        with self._lock:
+            answer, self._answer = self._answer, None
+        if answer:
+            self._objects.wire.give_back(answer)
 
 
 def _header(content_type: str) -> str:

@@ -49,6 +49,7 @@ class Account:
     `path` is what stands before the key in a request's path, unquoted, ending with a slash.
     """
 
+    bucket: str
     client: "S3Client"
     credentials: Credentials
     region: str
@@ -56,8 +57,11 @@ class Account:
     path: str
 
     def keys(self) -> Keys:
-        """The credentials of this moment, refreshed by botocore where they run out. Blocks then."""
-        frozen = self.credentials.get_frozen_credentials()
+        """The credentials of this moment, refreshed by botocore where they run out. Raises StorageError."""
+        try:
+            frozen = self.credentials.get_frozen_credentials()
+        except (BotoCoreError, ClientError) as error:
+            raise from_botocore(error, self.bucket) from error
         return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token or "")
 
 
@@ -77,7 +81,8 @@ def connect(bucket: str) -> Account:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if tls else 80)
     proxy = str(get_environ_proxies(url).get(parts.scheme, ""))
-    return Account(client, credentials, scope[1], Origin(host, port, tls, proxy), unquote(parts.path).removesuffix("k"))
+    path = unquote(parts.path).removesuffix("k")
+    return Account(bucket, client, credentials, scope[1], Origin(host, port, tls, proxy), path)
 
 
 def _seen_request(client: "S3Client", bucket: str) -> tuple[str, str]:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     HTTPClientError,
+    MetadataRetrievalError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
@@ -115,6 +117,8 @@ def from_botocore(error: Exception, bucket: str) -> StorageError:
         return BucketMisconfigured(
             f"The certificate of the bucket {bucket} was refused; AWS_CA_BUNDLE names a CA file."
         )
+    if isinstance(error, CredentialRetrievalError | MetadataRetrievalError):
+        return BucketUnavailable(f"The credentials for the bucket {bucket} could not be had this time.")
     if isinstance(error, BotoConnectionError | HTTPClientError | ProxyConnectionError):
         return BucketUnavailable(f"The bucket {bucket} can't be reached ({type(error).__name__}).")
     if isinstance(error, OSError):

@@ -138,8 +138,14 @@ class Connection:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
 
+    def hang_up(self) -> None:
+        """Let whoever reads or writes in another thread fail at once."""
+        with suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # not TLS's own, which is not for two threads
+
     def close(self) -> None:
-        """Hang up."""
+        """Hang up and let go; waits for nobody."""
+        self.hang_up()
         with suppress(OSError):
             self._reader.close()
         with suppress(OSError):

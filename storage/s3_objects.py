@@ -60,6 +60,7 @@ class Objects:
         self._connect, self._lock = connect, threading.Lock()
         self._account: Account | None = None
         self._wire: Wire | None = None
+        self._closed = False
 
     @property
     def account(self) -> Account:
@@ -92,7 +93,8 @@ class Objects:
         self._must(reply)
         stored = self.confirmed(wanted, found(reply.headers, size=body.size))
         if self.conditional is None and body.size <= PROOF_BYTES_MAX:
-            self.conditional = self.send(wanted, body, condition=True).status == 412
+            with suppress(StorageError):  # the object is safe; the next one may show it
+                self.conditional = self.send(wanted, body, condition=True).status == 412
         return stored
 
     def replace(self, key: str, body: Body, *, content_type: str, sha256: str) -> StoredObject:
@@ -169,15 +171,17 @@ class Objects:
         return digest.hexdigest(), found(answer.headers).etag if answer else ""
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, also on what is under way: it fails at once."""
         with self._lock:
-            account, wire, self._account, self._wire = self._account, self._wire, None, None
-        if account and wire:
-            wire.close()
-            account.client.close()
+            self._closed = True
+        if self._account and self._wire:
+            self._wire.close()
+            self._account.client.close()
 
     def _connected(self) -> tuple[Account, Wire]:
         with self._lock:
+            if self._closed:
+                raise BucketUnavailable(f"The bucket {self.bucket} was closed.")
             if self._account is None or self._wire is None:
                 self._account = self._connect(self.bucket)
                 self._wire = Wire(self.bucket, self._account)

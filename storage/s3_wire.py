@@ -44,6 +44,7 @@ class Wire:
         self._bucket, self._account = bucket, account
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
         self._closed = False
 
     def ask(
@@ -106,16 +107,19 @@ class Wire:
         connection = answer.connection
         connection.idle_since = time.monotonic()
         with self._lock:
+            self._busy.discard(connection)
             if answer.whole and connection.keep and not self._closed and len(self._idle) < IDLE_MAX:
                 self._idle.append(connection)
                 return
         connection.close()
 
     def close(self) -> None:
-        """Hang up; what is under way ends by itself."""
+        """Hang up, also on what is under way: it fails at once."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            for connection in self._busy:
+                connection.hang_up()
         for connection in idle:
             connection.close()
 
@@ -128,9 +132,18 @@ class Wire:
         return self._once(Connection(self._account.origin), method, head, body, stop)
 
     def _once(self, connection: Connection, method: str, head: bytes, body: Body, stop: Callable[[], bool]) -> Answer:
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._busy.add(connection)
+        if closed:
+            connection.close()
+            raise WireError("it was closed")
         try:
             return connection.exchange(method, head, body, stop)
         except BaseException:
+            with self._lock:
+                self._busy.discard(connection)
             connection.close()
             raise
 

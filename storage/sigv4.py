@@ -31,7 +31,8 @@ def quoted_path(path: str) -> str:
 
 def quoted_query(query: Mapping[str, str]) -> str:
     """A query string in canonical order and quoting."""
-    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(query.items()))
+    quoted = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in query.items())
+    return "&".join(f"{name}={value}" for name, value in quoted)
 
 
 def signed(

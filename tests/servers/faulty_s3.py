@@ -12,15 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LOSE, DROP, NONSENSE, CORRUPT, WRONG_ETAG, CUT, SHORT_CHUNKS = (
-    "lose",
-    "drop",
-    "nonsense",
-    "corrupt",
-    "etag",
-    "cut",
-    "chunks",
-)
+LOSE, DROP, NONSENSE, CORRUPT, WRONG_ETAG = "lose", "drop", "nonsense", "corrupt", "etag"
+CUT, SHORT_CHUNKS, STALL, HANG = "cut", "chunks", "stall", "hang"
 
 
 @dataclass
@@ -59,6 +52,7 @@ class FaultyS3(ThreadingHTTPServer):
         self.checksums = True
         self.keep_alive = True
         self.lock = threading.Lock()
+        self.stalled, self.released = threading.Event(), threading.Event()
         self.sockets: list[socket.socket] = []
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -115,6 +109,9 @@ class Handler(BaseHTTPRequestHandler):
             if isinstance(self.fault, Say):
                 self.fault.after()
                 self.say(self.fault.status, self.fault.code, self.fault.headers)
+            elif self.fault == HANG:
+                self.stall()
+                self.close_connection = True
             elif self.fault == DROP:
                 self.close_connection = True
             elif self.fault == NONSENSE:
@@ -156,11 +153,21 @@ class Handler(BaseHTTPRequestHandler):
         if "content-length" not in {name.lower() for name in headers or {}}:
             self.send_header("content-length", str(len(body)))
         self.end_headers()
+        if self.fault == STALL:
+            self.wfile.write(body[: len(body) // 2])
+            self.stall()
+            self.close_connection = True
+            return
         if self.fault == CUT:
             body = body[: len(body) // 2]
             self.close_connection = True
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def stall(self) -> None:
+        """Go on only when the test says so."""
+        self.server.stalled.set()
+        self.server.released.wait(30)
 
     def received(self) -> Thing:
         data = b"?" + self.body[1:] if self.fault == CORRUPT else self.body
@@ -297,6 +304,7 @@ def running_faulty_s3(tls: ssl.SSLContext | None = None) -> Iterator[FaultyS3]:
         try:
             yield server
         finally:
+            server.released.set()
             server.shutdown()
             server.hang_up()
             thread.join()

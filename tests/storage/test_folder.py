@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -254,6 +256,30 @@ async def test_a_closed_bucket_takes_growing_files_without_a_thread(bucket: Fold
     assert (bucket._tree.root / "k").read_bytes() == data
     with pytest.raises(Cancelled):
         upload.commit(size=len(data), sha256=sha256(data))
+
+
+async def test_a_reader_may_leave_while_a_thread_still_reads(
+    bucket: FolderBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(bucket, "k", b"x" * 1000)
+    reads, go, real = threading.Event(), threading.Event(), os.pread
+
+    def slow(file: int, count: int, start: int) -> bytes:
+        reads.set()
+        go.wait(20)
+        return real(file, count, start)
+
+    monkeypatch.setattr(os, "pread", slow)
+    reading: Any = bucket.read("k")
+    task = asyncio.create_task(anext(reading))
+    await asyncio.to_thread(reads.wait, 20)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go.set()
+
+    assert b"".join([chunk async for chunk in bucket.read("k")]) == b"x" * 1000
 
 
 def test_what_is_remembered_of_folders_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,11 @@ from tests.servers.faulty_s3 import (
     CORRUPT,
     CUT,
     DROP,
+    HANG,
     LOSE,
     NONSENSE,
     SHORT_CHUNKS,
+    STALL,
     WRONG_ETAG,
     FaultyS3,
     Say,
@@ -140,6 +142,16 @@ async def test_an_answer_without_end_is_an_outage(
     with pytest.raises(BucketUnavailable, match="time-out"):
         await put(quick, b"x")
     await quick.close()
+
+
+async def test_an_error_whose_body_is_cut_short_is_an_outage(bucket: S3Bucket, server: FaultyS3) -> None:
+    server.keep_alive = False
+    server.fail("put", Say(503, headers={"content-length": "999", "connection": "close"}))
+    with pytest.raises(BucketUnavailable):
+        await put(bucket, b"x")
+    server.fail("get", Say(503, headers={"content-length": "999", "connection": "close"}))
+    with pytest.raises(BucketUnavailable):
+        await read(bucket)
 
 
 async def test_another_request_for_the_key_is_waited_for(bucket: S3Bucket, server: FaultyS3) -> None:
@@ -451,6 +463,39 @@ async def test_a_server_that_ignores_ranges_is_not_believed(bucket: S3Bucket, se
 
     with pytest.raises(BucketUnavailable, match="parts of objects"):
         await read(bucket, start=5)
+
+
+@pytest.mark.parametrize("fault", [STALL, HANG])
+async def test_a_reader_that_leaves_while_the_server_is_silent_leaves_at_once(
+    bucket: S3Bucket, server: FaultyS3, fault: str
+) -> None:
+    await put_bytes(server, b"0123456789" * 10_000)
+    server.fail("get", fault)
+    reading = asyncio.create_task(read(bucket))
+    await asyncio.to_thread(server.stalled.wait, 20)
+    started = time.monotonic()
+
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+    assert time.monotonic() - started < 5
+    server.released.set()
+    assert len(await read(bucket)) == 100_000
+
+
+async def test_closing_ends_what_waits_for_a_silent_server(bucket: S3Bucket, server: FaultyS3) -> None:
+    await put(bucket, b"first", key="p/first")
+    server.fail("put", HANG)
+    putting = asyncio.create_task(put(bucket, b"x"))
+    await asyncio.to_thread(server.stalled.wait, 20)
+    started = time.monotonic()
+
+    await bucket.close()
+
+    with pytest.raises(BucketUnavailable):
+        await putting
+    assert time.monotonic() - started < 5
 
 
 async def put_bytes(server: FaultyS3, data: bytes) -> None:
