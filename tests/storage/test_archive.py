@@ -31,7 +31,7 @@ from storage.folder import FolderBucket
 from storage.s3 import S3Bucket
 from storage.spool import Spool
 from storage.watch import Patience
-from tests.storage.faulty import FaultyServer, Reply, cut, good, head, ranged, serving, silent
+from tests.storage.faulty import Reply, cut, good, head, ranged, serving, silent
 
 MIB = 1024 * 1024
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000003000000020802000000") + os.urandom(50)
@@ -418,8 +418,8 @@ def test_a_record_of_another_shape_is_not_believed(change: dict[str, Any]) -> No
     assert Archived.read({}) is None
 
 
-async def test_a_server_of_ours_is_faulty_only_where_it_should(spool: Spool, bucket: FolderBucket) -> None:
-    server = FaultyServer(good(b"x"))
-    await save(server.url(), bucket, spool)
-    server.stop()
-    assert server.requests[0].path == "/file"
+async def test_a_closed_fetcher_fetches_nothing(bucket: FolderBucket, spool: Spool) -> None:
+    fetcher = Fetcher(AllowedHosts.parse(""))
+    fetcher.close()
+    with pytest.raises(Cancelled):
+        await archive("data:,x", bucket=bucket, stem="x", spool=spool, spool_name="one", fetcher=fetcher, bytes_max=1)
