@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -333,6 +334,44 @@ async def test_a_process_killed_in_the_middle_leaves_nothing_under_the_final_key
 
     stored = await bucket.put_file(key, file, content_type=TYPE, size=len(data), sha256=sha256(data))
     assert stored.sha256 == sha256(data)
+
+
+async def test_memory_stays_flat_however_large_the_file(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    with file.open("wb") as large:
+        large.truncate(192 * MIB)
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=store_and_weigh, args=(url, file, sender))
+    process.start()
+    sender.close()
+
+    grown = await asyncio.to_thread(receiver.recv)
+    process.join(30)
+    process.close()
+    receiver.close()
+
+    assert grown < 32 * MIB
+
+
+def store_and_weigh(url: str, file: Path, sender: Any) -> None:
+    """Tell by how many bytes the peak of this process grows while it stores a file and reads it back."""
+
+    async def store() -> int:
+        bucket = open_bucket(url)
+        await put(bucket, bucket.key("small"), b"so that everything is loaded")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        key, size, hashed = bucket.key("large"), 192 * MIB, hashlib.sha256(bytes(0))
+        for _ in range(192):
+            hashed.update(bytes(MIB))
+        await bucket.put_file(key, file, content_type=TYPE, size=size, sha256=hashed.hexdigest())
+        assert sum([len(chunk) async for chunk in bucket.read(key)]) == size
+        await bucket.delete(key)
+        await bucket.close()
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+    sender.send(asyncio.run(store()))
+    sender.close()
 
 
 def die_while(action: Callable[..., None], *args: object) -> None:
