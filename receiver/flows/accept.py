@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from receiver.core.delivery import Delivery
 from receiver.core.errors import SecretUnknown
+from receiver.core.ring import Ring
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.secrets import SigningSecrets
 from receiver.replicate.signature import Reason, Unverified, Verified, verify
@@ -19,7 +20,7 @@ class Accept:
     ledger: Ledger
     secrets: SigningSecrets
     now_ms: Callable[[], int]
-    arrived: Callable[[], None]
+    ring: Callable[..., None]
 
     async def __call__(self, body: bytes, headers: Headers, token: str | None = None) -> None:
         """Raises Unverified (nothing happened); SecretUnknown, LedgerFull, LedgerUnavailable (nothing was promised)."""
@@ -33,7 +34,7 @@ class Accept:
             token=token,
         )
         if await self.ledger.accept(delivery):
-            self.arrived()
+            self.ring(Ring.DELIVERIES)
 
     async def _verified(self, body: bytes, headers: Headers, now_s: int) -> Verified:
         """Check against every secret; a signature that none explains is worth asking Replicate for its secret again."""

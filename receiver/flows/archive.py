@@ -10,6 +10,7 @@ from receiver.core.output import OutputState, Stored
 from receiver.core.prediction import lost_event
 from receiver.core.redact import redact_text
 from receiver.core.retry import gap_ms
+from receiver.core.ring import Ring
 from receiver.core.telling import archived_output_event, folder
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.nouns import OutputClaim
@@ -44,7 +45,7 @@ class Archive:
     links: Links
     now_ms: Callable[[], int]
     chance: Callable[[], float]
-    settled: Callable[[], None]
+    ring: Callable[..., None]
     seen: Seen
     leases: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
@@ -100,7 +101,7 @@ class Archive:
                 await tx.tell([event])
                 await tx.finish([prediction.id])
         self.seen("archived" if ours else "late", stored.size)
-        self.settled()
+        self.ring(Ring.EVENTS, Ring.MANIFESTS)
 
     async def _failed(self, claim: OutputClaim, error: StorageError, started_ms: int) -> None:
         problem = redact_text(str(error))[:_PROBLEM_LENGTH_MAX]
@@ -115,7 +116,7 @@ class Archive:
         async with self.ledger.transaction() as tx:
             await tx.settle_failed(claim, problem, self.now_ms(), retry_in_ms)
         self.seen("retry", 0)
-        self.settled()
+        self.ring(Ring.OUTPUTS)
 
     def _is_lost(self, claim: OutputClaim, error: StorageError, started_ms: int) -> bool:
         """Never by the clock alone: after the deadline one fetch that began after it must have failed, too."""
@@ -136,7 +137,7 @@ class Archive:
                 await tx.tell([event])
                 await tx.finish([prediction.id])
         self.seen("lost" if ours else "late", 0)
-        self.settled()
+        self.ring(Ring.EVENTS, Ring.MANIFESTS)
 
 
 def _kind(error: StorageError) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.core.links import Links
+from receiver.core.ring import Ring
 from receiver.core.telling import archived_event, folder, manifest
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.nouns import ManifestClaim
@@ -24,7 +25,7 @@ class Conclude:
     bucket: Bucket
     links: Links
     version: str
-    archived: Callable[[], None]
+    ring: Callable[..., None]
 
     async def step(self, limit: int = MANIFESTS_MAX) -> int:
         """Gives how many were tried; one whose bucket is down becomes due again with its lease."""
@@ -51,7 +52,7 @@ class Conclude:
             await tx.lock([claim.prediction.id])
             if await tx.settle_manifest(claim, key):
                 await tx.tell([event])
-        self.archived()
+        self.ring(Ring.EVENTS, Ring.PREDICTIONS)
 
     async def _put(self, key: str, body: bytes, *, again: bool) -> None:
         digest = hashlib.sha256(body).hexdigest()

@@ -10,6 +10,7 @@ from receiver.core.errors import LedgerUnavailable
 from receiver.core.files import FileRule
 from receiver.core.links import Links
 from receiver.core.prediction import Decision, Prediction, Source, Update, decide
+from receiver.core.ring import Ring
 from receiver.flows.asking import Patience
 from receiver.flows.schemas import Schemas
 from receiver.ledger.ledger import Ledger
@@ -33,7 +34,7 @@ class Observe:
     patience: Patience
     output_ttl_ms: int
     link: Callable[[], str]
-    changed: Callable[[], None]
+    ring: Callable[..., None]
 
     async def step(self, limit: int = READ_MAX) -> int:
         """Read what came by webhook, oldest first; gives the number of deliveries that were read.
@@ -76,8 +77,7 @@ class Observe:
                 for update, decision in zip(updates, decisions, strict=True)
             ]
             await tx.mark(verdicts)
-        if updates:
-            self.changed()
+        self._ring(decisions)
         for model, version in unknown:
             await self.schemas.learn(model, version)
         return len(deliveries)
@@ -90,7 +90,7 @@ class Observe:
                 await self.schemas.learn(*missing)
         async with self.ledger.transaction() as tx:
             decisions = await self._merge(tx, updates, [key_name] * len(updates))
-        self.changed()
+        self._ring(decisions)
         return [decision.prediction for decision in decisions]
 
     async def _read(
@@ -140,6 +140,20 @@ class Observe:
         prediction = self.patience.after(decision.prediction, update)
         known[update.prediction_id] = prediction
         return replace(decision, prediction=prediction)
+
+    def _ring(self, decisions: Sequence[Decision]) -> None:
+        """Wake those, and only those, who have something to do now."""
+        ends = [decision for decision in decisions if decision.prediction.final]
+        if any(decision.found for decision in decisions):
+            self.ring(Ring.OUTPUTS)
+        if any(not decision.found or decision.found[0].lost for decision in ends):
+            self.ring(Ring.MANIFESTS)
+        if any(decision.events for decision in decisions):
+            self.ring(Ring.EVENTS)
+        if len(ends) < len(decisions):
+            self.ring(Ring.QUESTIONS)
+        if decisions:
+            self.ring(Ring.PREDICTIONS)
 
     def _expires_ms(self, prediction: Prediction, update: Update) -> int:
         began_ms = update.received_ms if prediction.completed_ms is None else prediction.completed_ms

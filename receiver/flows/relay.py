@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from receiver.core.ring import Ring
 from receiver.ledger.ledger import Ledger
 
 NUMBERED_MAX = 1000  # events in one transaction
@@ -11,11 +12,11 @@ NUMBERED_MAX = 1000  # events in one transaction
 @dataclass(frozen=True, slots=True)
 class Relay:
     ledger: Ledger
-    grown: Callable[[], None]
+    ring: Callable[..., None]
 
     async def step(self, limit: int = NUMBERED_MAX) -> int:
         """Number what is new, in order; gives how many events that were."""
         numbered = await self.ledger.number_events(limit)
         if numbered:
-            self.grown()
+            self.ring(Ring.FEED)
         return numbered

@@ -2,19 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 
+from receiver.core.ring import Ring
 
-class Ring(StrEnum):
-    """What can ring."""
-
-    DELIVERIES = "deliveries"  # a delivery wants to be read
-    OUTPUTS = "outputs"  # an output wants to be fetched
-    MANIFESTS = "manifests"  # a prediction wants its manifest
-    QUESTIONS = "questions"  # Replicate may have to be asked sooner than thought
-    EVENTS = "events"  # an event wants its number
-    FEED = "feed"  # the feed has grown
-    PREDICTIONS = "predictions"  # some prediction is not as it was
+__all__ = ["Bell", "Ring"]
 
 
 class Bell:

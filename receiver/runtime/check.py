@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 
-from receiver.core.errors import LedgerUnavailable, Misconfigured
+from receiver.core.errors import LedgerOutdated, LedgerUnavailable, Misconfigured
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.client import Replicate
 from receiver.replicate.errors import NotFound, ReplicateError, Unauthenticated
@@ -48,7 +48,7 @@ async def _ledger(settings: Settings, *, serving: bool) -> Finding:
     try:
         ledger = await Ledger.open(settings.database_url, now_ms=wiring.clock_ms)
     except (Misconfigured, LedgerUnavailable) as error:
-        return failed("ledger", f"{error} Look at OUTKEEP_DATABASE_URL.")
+        return failed("ledger", _with_mend(error, "OUTKEEP_DATABASE_URL"))
     try:
         await ledger.ready()
     except LedgerUnavailable as error:
@@ -64,11 +64,11 @@ async def _bucket(settings: Settings) -> Finding:
     except Misconfigured as error:
         return failed("bucket", str(error))
     except StorageError as error:
-        return failed("bucket", f"{error} Look at OUTKEEP_BUCKET_URL.")
+        return failed("bucket", _with_mend(error, "OUTKEEP_BUCKET_URL"))
     try:
         found = await bucket.probe()
     except StorageError as error:
-        return failed("bucket", f"{error} Look at OUTKEEP_BUCKET_URL.")
+        return failed("bucket", _with_mend(error, "OUTKEEP_BUCKET_URL"))
     finally:
         await bucket.close()
     honours = {
@@ -140,3 +140,9 @@ async def _secret(replicate: Replicate, settings: Settings) -> Finding:
         mend = "add it, or unset the setting to have it fetched"
         return failed("secret", f"The account's signing secret is not in OUTKEEP_WEBHOOK_SECRETS: {mend}.")
     return Finding(Level.OK, "secret", "The signing secret is known.")
+
+
+def _with_mend(error: Exception, setting: str) -> str:
+    """The error's sentence and, unless it names a mend itself, where to look."""
+    told = f"{str(error).rstrip('.')}."
+    return told if setting in told or isinstance(error, LedgerOutdated) else f"{told} Look at {setting}."

@@ -26,7 +26,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.replicate.client import Replicate
 from receiver.replicate.secrets import SigningSecrets
 from receiver.replicate.signature import Secret
-from receiver.runtime.bell import Bell, Ring
+from receiver.runtime.bell import Bell
 from receiver.runtime.health import Health
 from receiver.runtime.keys import Keys
 from receiver.runtime.settings import Settings
@@ -158,7 +158,7 @@ def _furnished(
         observe=observe,
         archive=_archive(outside, ledger=ledger, links=links, now_ms=now_ms, bell=bell, seen=metrics.attempt),
         conclude=_conclude(outside, ledger=ledger, links=links, bell=bell),
-        relay=Relay(ledger=ledger, grown=lambda: bell.ring(Ring.FEED)),
+        relay=Relay(ledger=ledger, ring=bell.ring),
         reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
         sweep=Sweep(
             ledger=ledger,
@@ -181,12 +181,12 @@ def _observe(
         patience=patience,
         output_ttl_ms=int(settings.output_ttl_s * 1000),
         link=link,
-        changed=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS, Ring.QUESTIONS, Ring.PREDICTIONS),
+        ring=bell.ring,
     )
 
 
 def _accept(outside: _Outside, *, ledger: Ledger, now_ms: Callable[[], int], bell: Bell) -> Accept:
-    return Accept(ledger=ledger, secrets=outside.signing, now_ms=now_ms, arrived=lambda: bell.ring(Ring.DELIVERIES))
+    return Accept(ledger=ledger, secrets=outside.signing, now_ms=now_ms, ring=bell.ring)
 
 
 def _create(settings: Settings, outside: _Outside, *, observe: Observe, now_ms: Callable[[], int]) -> Create:
@@ -211,7 +211,7 @@ def _archive(
         links=links,
         now_ms=now_ms,
         chance=random.SystemRandom().random,
-        settled=lambda: bell.ring(Ring.OUTPUTS, Ring.MANIFESTS, Ring.EVENTS),
+        ring=bell.ring,
         seen=seen,
     )
 
@@ -222,7 +222,7 @@ def _conclude(outside: _Outside, *, ledger: Ledger, links: Links, bell: Bell) ->
         bucket=outside.bucket,
         links=links,
         version=program_version(),
-        archived=lambda: bell.ring(Ring.EVENTS, Ring.PREDICTIONS),
+        ring=bell.ring,
     )
 
 

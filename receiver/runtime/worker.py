@@ -7,6 +7,10 @@ from typing import Any
 
 from receiver.core.errors import LedgerUnavailable
 from receiver.flows.archive import LEASE_MS
+from receiver.flows.conclude import MANIFESTS_MAX
+from receiver.flows.observe import READ_MAX
+from receiver.flows.reconcile import QUESTIONS_MAX
+from receiver.flows.relay import NUMBERED_MAX
 from receiver.runtime.bell import Ring
 from receiver.runtime.wiring import House
 
@@ -31,10 +35,10 @@ class Worker:
         self._stop = stop
         house = self._house
         loops = [
-            self._loop(Ring.DELIVERIES, house.observe.step),
-            self._loop(Ring.MANIFESTS, house.conclude.step),
-            self._loop(Ring.EVENTS, house.relay.step),
-            self._loop(Ring.QUESTIONS, house.reconcile.step),
+            self._loop(Ring.DELIVERIES, house.observe.step, READ_MAX),
+            self._loop(Ring.MANIFESTS, house.conclude.step, MANIFESTS_MAX),
+            self._loop(Ring.EVENTS, house.relay.step, NUMBERED_MAX),
+            self._loop(Ring.QUESTIONS, house.reconcile.step, QUESTIONS_MAX),
             self._archive_loop(),
             self._every(LEASE_MS / 3000, house.archive.renew),
             self._every(PRUNE_EVERY_S, self._prune),
@@ -45,11 +49,12 @@ class Worker:
             for loop in loops:
                 group.create_task(loop)
 
-    async def _loop(self, kind: Ring, step: Callable[[], Awaitable[int]]) -> None:
-        """One step after the other while there is work; asleep until a ring or until something becomes due."""
+    async def _loop(self, kind: Ring, step: Callable[[int], Awaitable[int]], full: int) -> None:
+        """Step after step of `full` things while there are so many; asleep until a ring or until something is due."""
         while not self._stop.is_set():
             seen = self._house.bell.count(kind)
-            if not await self._safely(step()):
+            did = await self._safely(step(full))
+            if did is None or did < full:
                 await self._sleep(kind, seen)
 
     async def _archive_loop(self) -> None:
@@ -58,10 +63,11 @@ class Worker:
         running: set[asyncio.Task[None]] = set()
         while not self._stop.is_set():
             seen = self._house.bell.count(Ring.OUTPUTS)
-            begun = await self._safely(archive.start(places - len(running))) if len(running) < places else []
-            running.update(begun or [])
-            if not begun:
+            running.update(await self._safely(archive.start(places - len(running))) or ())
+            if len(running) < places:
                 await self._sleep(Ring.OUTPUTS, seen, *running)
+            else:
+                await self._first_of(self._stop.wait(), *running)
             running = {task for task in running if not _ended(task)}
         await self._wind_up(running)
 
@@ -78,16 +84,20 @@ class Worker:
         """Until the bell rings, a task ends, something becomes due, or the stop."""
         due_ms = await self._safely(self._due_in_ms(kind))
         timeout_s = LOOK_EVERY_S if due_ms is None else min(LOOK_EVERY_S, due_ms / 1000)
-        waits = [
-            asyncio.ensure_future(self._house.bell.wait(kind, seen=seen, timeout_s=None)),
-            asyncio.ensure_future(self._stop.wait()),
-        ]
+        rung = self._house.bell.wait(kind, seen=seen, timeout_s=None)
+        await self._first_of(rung, self._stop.wait(), *tasks, timeout_s=timeout_s)
+
+    @staticmethod
+    async def _first_of(*waits: Awaitable[object], timeout_s: float | None = None) -> None:
+        """Wait for any of these; tasks go on afterwards, mere waiting ends."""
+        futures = [asyncio.ensure_future(wait) for wait in waits]
+        mere = [future for future, wait in zip(futures, waits, strict=True) if future is not wait]
         try:
-            await asyncio.wait([*waits, *tasks], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            for future in mere:
+                future.cancel()
+            await asyncio.gather(*mere, return_exceptions=True)
 
     async def _due_in_ms(self, kind: Ring) -> float | None:
         return (await self._house.ledger.due_in_ms()).get(kind)
