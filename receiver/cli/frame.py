@@ -155,7 +155,9 @@ def _pipe_closed() -> int:
 
 def _failed(error: Exception, *, debug: bool) -> int:
     if debug:
-        traceback.print_exception(error)
+        from receiver.core.redact import redact_text
+
+        click.echo(redact_text("".join(traceback.format_exception(error))), err=True, nl=False)
     click.echo(f"outkeep: {sentence(error)}", err=True)
     return FAILED
 

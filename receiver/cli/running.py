@@ -62,10 +62,14 @@ def _exit_after(seconds: float) -> None:
 
 
 async def together(stop: asyncio.Event, works: Sequence[Awaitable[None]]) -> None:
-    """Let all of them go on until one ends, have the others stop, wait for them; the first error is raised."""
+    """Let all of them go on until `stop` is set or one ends, have all stop, wait for them; raises the first error.
+
+    Raises Failure when one has ended without being told to.
+    """
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        asked = stop.is_set()
         stop.set()
         await asyncio.wait(tasks)
     finally:
@@ -74,6 +78,8 @@ async def together(stop: asyncio.Event, works: Sequence[Awaitable[None]]) -> Non
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in tasks:
         await task
+    if not asked:
+        raise Failure("A part of the service ended by itself.")
 
 
 @contextmanager

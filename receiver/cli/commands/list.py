@@ -36,7 +36,14 @@ def run(*, whole: bool, archived: bool | None, **filters: Any) -> None:
     """List the predictions that a running service (OUTKEEP_URL, OUTKEEP_KEY) knows, newest first."""
     if archived is not None:
         filters["archived"] = "true" if archived else "false"
-    page = asyncio.run(_page(filters))
+    asyncio.run(_list(filters, whole=whole))
+
+
+async def _list(filters: Mapping[str, Any], *, whole: bool) -> None:
+    from receiver.cli.service import Service
+
+    async with Service(environment()) as service:
+        page = await service.get("/api/predictions", **filters)
     if whole:
         click.echo(as_json(page))
         return
@@ -45,13 +52,6 @@ def run(*, whole: bool, archived: bool | None, **filters: Any) -> None:
     table("", columns, [_row(prediction, room) for prediction in page["items"]], states=(1,))
     if page["next"]:
         say(f"There are more: --after {plain(str(page['next']))}")
-
-
-async def _page(filters: Mapping[str, Any]) -> Any:
-    from receiver.cli.service import Service
-
-    async with Service(environment()) as service:
-        return await service.get("/api/predictions", **filters)
 
 
 def _row(prediction: Mapping[str, Any], room: int) -> tuple[str, ...]:

@@ -22,7 +22,11 @@ _MOMENTS = ("created_at", "started_at", "completed_at", "archived_at")
 @click.option("--json", "whole", is_flag=True, help="Print everything as JSON.")
 def run(prediction_id: str, *, whole: bool) -> None:
     """Show what a running service (OUTKEEP_URL, OUTKEEP_KEY) knows of one prediction."""
-    prediction = asyncio.run(_prediction(prediction_id))
+    asyncio.run(_show(prediction_id, whole=whole))
+
+
+async def _show(prediction_id: str, *, whole: bool) -> None:
+    prediction = await _prediction(prediction_id)
     if whole:
         click.echo(as_json(prediction))
         return

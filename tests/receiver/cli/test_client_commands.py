@@ -237,3 +237,15 @@ def test_follow_tells_what_happens_next_until_ctrl_c(client, bare, capsys):
         assert json.loads(follow.said.splitlines()[0])["subject"] == number
         assert follow.end(signal.SIGINT) == 130
         assert follow.told() == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_can_be_left_and_says_how_to_come_back(client, bare, number):
+    keyed = {"OUTKEEP_URL": client.url, "OUTKEEP_KEY": "a-key-that-is-long-enough"}
+    endless = ["sandbox/image", "-i", "prompt=x", "-i", 'sandbox={"status": "never"}', "--wait"]
+    with started(bare / "predict", "predict", *endless, **keyed) as predict:
+        deadline = time.monotonic() + 20
+        while "sandbox/image: " not in predict.told() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert predict.end(number) == 128 + number
+        assert re.search(r"The prediction goes on without us: outkeep show [a-z0-9]{26}\n$", predict.told())

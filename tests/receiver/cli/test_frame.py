@@ -123,6 +123,14 @@ def test_an_error_of_somebody_else_does_not_tell_its_text(monkeypatch, capsys):
     assert "r8_verysecret" not in capsys.readouterr().err
 
 
+def test_a_traceback_tells_no_secret(monkeypatch, capsys):
+    monkeypatch.setattr(frame.outkeep, "invoke", lambda _ctx: (_ for _ in ()).throw(RuntimeError("r8_verysecret")))
+    assert run(["list", "--debug"]) == 1
+    told = capsys.readouterr().err
+    assert "RuntimeError: [redacted]" in told
+    assert "r8_verysecret" not in told
+
+
 def test_ctrl_c_ends_quietly(monkeypatch, capsys):
     monkeypatch.setattr(frame.outkeep, "invoke", lambda _ctx: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run(["list"]) == 130

@@ -37,6 +37,14 @@ async def test_works_end_together_when_told_to():
     assert sorted(ended) == ["a", "b"]
 
 
+async def test_a_work_that_ends_by_itself_is_an_error():
+    stop = asyncio.Event()
+    ended: list[str] = []
+    with pytest.raises(Failure, match="ended by itself"):
+        await together(stop, [asyncio.sleep(0), until(stop, ended, "a")])
+    assert ended == ["a"]
+
+
 async def test_cancelled_works_are_all_cancelled():
     stop = asyncio.Event()
     ended: list[str] = []

@@ -127,6 +127,22 @@ def test_a_token_that_replicate_refuses_is_told_to_who_asks(bare, outkeep):
     assert "REPLICATE_API_TOKEN" in done.stderr
 
 
+def test_check_says_a_line_for_each_thing_and_fails_when_one_does(capsys, monkeypatch):
+    monkeypatch.setenv("OUTKEEP_PORT", "1")
+    assert run(["check"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("ok      settings:   ")
+    assert any(line.startswith("failure replicate:  Set REPLICATE_API_TOKEN") for line in told)
+
+
+def test_check_is_well_while_a_service_runs(bare, world, outkeep):
+    with started(bare, "serve", "--port", "0", **world.environ) as service:
+        port = service.wait_for(LISTENS)[1].rpartition(":")[2]
+        done = outkeep("check", **world.environ, OUTKEEP_PORT=port)
+        assert done.returncode == 0, done.stdout
+        assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}
+
+
 def test_migrate_says_that_all_is_well_and_may_be_repeated(capsys):
     for _ in range(2):
         assert run(["migrate"]) == 0

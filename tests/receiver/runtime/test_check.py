@@ -12,6 +12,8 @@ from receiver.runtime.check import check
 from receiver.runtime.findings import Finding, Level
 from receiver.sandbox.options import Options
 from receiver.sandbox.server import Running, running
+from tests.servers import postgres
+from tests.servers.faulty_s3 import running_faulty_s3
 
 TOKEN = "r8_the_only_token_that_is_taken_here"
 OTHER_SECRET = "whsec_" + "A" * 32
@@ -221,3 +223,46 @@ async def test_a_loopback_url_means_that_replicate_is_asked_instead(tmp_path, sa
     found = await looked(world(tmp_path, sandbox, **elsewhere))
     assert found["public url"].level == Level.WARNING
     assert "every 2 s" in found["public url"].says
+
+
+async def test_replicate_without_an_answer_is_a_failure_with_its_words(tmp_path):
+    async with running(Options(token=TOKEN, mischief={"api": "402"})) as sandbox:
+        found = await looked(world(tmp_path, sandbox))
+    assert found["replicate"].level == Level.FAILURE
+    assert "OUTKEEP_REPLICATE_URL" in found["replicate"].says
+
+
+async def test_a_bucket_on_another_machine_is_told_by_its_setting(tmp_path, sandbox):
+    found = await looked(world(tmp_path, sandbox, OUTKEEP_BUCKET_URL="file://elsewhere/x"))
+    assert found["bucket"].level == Level.FAILURE
+    assert "OUTKEEP_BUCKET_URL" in found["bucket"].says
+
+
+async def test_a_bucket_that_honours_conditions_is_ok_and_a_missing_one_a_failure(tmp_path, sandbox, s3_environment):
+    there = await looked(world(tmp_path, sandbox, OUTKEEP_BUCKET_URL=s3_environment.url()))
+    assert there["bucket"].level == Level.OK
+    missing = await looked(world(tmp_path, sandbox, OUTKEEP_BUCKET_URL="s3://no-such-bucket-here"))
+    assert missing["bucket"].level == Level.FAILURE
+    assert "OUTKEEP_BUCKET_URL" in missing["bucket"].says
+
+
+async def test_a_bucket_without_conditional_writes_is_a_warning(tmp_path, sandbox, monkeypatch):
+    with running_faulty_s3() as server:
+        server.conditions = "ignored"
+        for name, value in {"ENDPOINT_URL_S3": server.endpoint, "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        found = await looked(world(tmp_path, sandbox, OUTKEEP_BUCKET_URL="s3://bucket"))
+    assert found["bucket"].level == Level.WARNING
+    assert "conditional writes no" in found["bucket"].says
+
+
+async def test_a_postgres_ledger_is_opened_and_written(tmp_path, sandbox):
+    url = await postgres.server().database()
+    found = await looked(world(tmp_path, sandbox, OUTKEEP_DATABASE_URL=url))
+    assert found["ledger"] == Finding(
+        Level.OK, "ledger", "It opens, its schema is up to date, and it can be written (postgresql)."
+    )
+    wrong = await looked(world(tmp_path, sandbox, OUTKEEP_DATABASE_URL=url.replace(postgres.PASSWORD, "hush-hush")))
+    assert wrong["ledger"].level == Level.FAILURE
+    assert "hush-hush" not in wrong["ledger"].says
