@@ -240,6 +240,6 @@ def strangers(environ: Mapping[str, str]) -> list[str]:
     sentences = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             sentences.append(f"{name} is not a setting{f'; did you mean {close[0]}?' if close else '.'}")
     return sentences
