@@ -113,7 +113,7 @@ def _tell(up: "Stage", played: Sequence["Played"]) -> None:
             facts = f"{size(output.get('size')):>9}  {output.get('content_type') or '':<17}  {extent(output):<9} "
             line((f"    {name:<27}", ""), (facts, "dim"), (output["state"], style(output["state"])))
         if not prediction.get("outputs") and prediction.get("output") is not None:
-            line(("    told as text".ljust(31), ""), (f"{_short(prediction['output'])}", "dim"))
+            line(("    (no files)".ljust(31), ""), (f"{_short(prediction['output'])}", "dim"))
         if manifest:
             line((f"    {'manifest.json':<27}", ""), (" " * 41, ""), ("written", "green"))
 
