@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import resource
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -46,7 +45,8 @@ def _round(ours: Contender, peers: list[Contender], server: SeaweedFS, origin: s
     peers[0].run = lambda: shell(curl_pipe, environ)
     peers[1].run = lambda: shell(f"rclone copyurl {origin}/large weed:{server.bucket}/rclone", environ)
     os.environ.update(server.environ)
-    spool = Spool(Path(tempfile.mkdtemp(prefix="spool-")), 2 * SIZE)
+    spooling = tempfile.TemporaryDirectory(prefix="spool-")
+    spool = Spool(Path(spooling.name), 2 * SIZE)
     bucket = S3Bucket.open(server.url("ours"))
     fetcher = Fetcher(AllowedHosts.parse(origin))
 
@@ -74,7 +74,7 @@ def _round(ours: Contender, peers: list[Contender], server: SeaweedFS, origin: s
         print(f"  {one.name}: {one.seconds[-1]:.2f} s", flush=True)
     fetcher.close()
     asyncio.run(bucket.close())
-    shutil.rmtree(spool.folder)
+    spooling.cleanup()
     return _peak_mib() - before_mib
 
 

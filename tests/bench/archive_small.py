@@ -27,14 +27,18 @@ TARGETS = {"rclone copy": 1.0, "httpx + put_object": 2.0}
 
 
 def main() -> int:
-    with files_served() as (folder, origin), running_seaweedfs() as server:
+    with (
+        files_served() as (folder, origin),
+        running_seaweedfs() as server,
+        tempfile.TemporaryDirectory(prefix="spool-") as spooling,
+    ):
         (folder / "small").mkdir()
         names = [f"{number:04}" for number in range(FILES)]
         for name in names:
             (folder / "small" / name).write_bytes(os.urandom(SIZE))
         os.environ.update(server.environ)
         runs = count()
-        ours = Contender("outkeep", _ours(origin, server, names, runs))
+        ours = Contender("outkeep", _ours(origin, server, Spool(Path(spooling), 1024**3), names, runs))
         peers = [
             Contender("rclone copy", _rclone(origin, server, runs)),
             Contender("httpx + put_object", _httpx(origin, server, names, runs)),
@@ -46,10 +50,9 @@ def main() -> int:
     return 0 if met else 1
 
 
-def _ours(origin: str, server: SeaweedFS, names: list[str], runs: "count[int]"):
+def _ours(origin: str, server: SeaweedFS, spool: Spool, names: list[str], runs: "count[int]"):
     bucket = S3Bucket.open(server.url("ours"))
     fetcher = Fetcher(AllowedHosts.parse(origin), threads=AT_ONCE)
-    spool = Spool(Path(tempfile.mkdtemp(prefix="spool-")), 1024**3)
 
     async def everything(run: int) -> None:
         async def some() -> None:
