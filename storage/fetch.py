@@ -8,8 +8,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from storage.address import AllowedHosts
 from storage.answer import Cut
@@ -33,6 +34,14 @@ STOP_WAIT_S = 2.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What speaks for a fetched file: the answer's headers, and whether its bytes agree with them."""
+
+    headers: dict[str, str]
+    verified: bool
+
+
 class Fetcher:
     """Threads, kept connections and limits of all transfers. `close` ends them."""
 
@@ -52,6 +61,7 @@ class Fetcher:
         self._connections = Connections(resolve=resolve, tls=tls)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="storage-fetch")
         self._closing = threading.Event()
+        self._jobs = set[Future[Any]]()
 
     async def run(
         self,
@@ -69,17 +79,23 @@ class Fetcher:
         if self._closing.is_set():
             raise Cancelled("The transfer was stopped.")
         job = self._threads.submit(work, lambda: stop.is_set() or self._closing.is_set() or cancelled())
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
         future = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             stop.set()
+            caller = asyncio.current_task()
+            if future.cancelled() and not (caller and caller.cancelling()):
+                # It was `close` that dropped the job from the queue, nobody cancelled the caller.
+                raise Cancelled("The transfer was stopped.") from None
             if not job.cancel():
                 await asyncio.wait([future], timeout=STOP_WAIT_S)
             future.add_done_callback(lambda done: _bury(done, abandoned))
             raise
 
-    def fetch(self, url: str, intake: Intake, cancelled: Callable[[], bool]) -> "Proof":
+    def fetch(self, url: str, intake: Intake, cancelled: Callable[[], bool]) -> Proof:
         """Fetch a file into `intake`, whole. Blocks. Raises Gone, Refused, Unavailable, Cancelled.
 
         Two complete fetches with equal bytes are enough where the server contradicts itself.
@@ -101,20 +117,14 @@ class Fetcher:
         return ask(url, hosts=self.hosts, connections=self._connections, watch=watch, agent=self._agent, extra=extra)
 
     def close(self) -> None:
-        """Stop all transfers, wait for their threads, close the connections."""
+        """Stop all transfers and close the connections.
+
+        Waits STOP_WAIT_S for their threads and no longer: one may be held by a bucket that does not answer.
+        """
         self._closing.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        wait(tuple(self._jobs), timeout=STOP_WAIT_S)
         self._connections.close()
-
-
-class Proof:
-    """What speaks for a fetched file: the answer's headers, and whether its bytes agree with them."""
-
-    __slots__ = ("headers", "verified")
-
-    def __init__(self, headers: dict[str, str], *, verified: bool) -> None:
-        self.headers = headers
-        self.verified = verified
 
 
 class _Download:
