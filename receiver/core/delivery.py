@@ -1,5 +1,6 @@
 """One signed call, kept word for word: the source of an update."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -16,14 +17,14 @@ class DeliveryState(StrEnum):
 class Delivery:
     """`id` is the webhook's own id; `token` the last part of the URL it was sent to; `sequence` our order of arrival.
 
-    `headers` are name and value as they came, both as text (latin-1). `repeats` counts calls with the same id after
+    `headers` are name and value as they came, as bytes. `repeats` counts calls with the same id after
     the first; they are answered 2xx and tell nothing, since Replicate uses one id for one message.
     """
 
     id: str
     received_ms: int
     body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Sequence[tuple[bytes, bytes]] = ()
     token: str | None = None
     state: DeliveryState = DeliveryState.ACCEPTED
     reason: str | None = None

@@ -30,7 +30,7 @@ class Accept:
             id=verified.webhook_id,
             received_ms=received_ms,
             body=body,
-            headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers),
+            headers=headers,
             token=token,
         )
         if await self.ledger.accept(delivery):

@@ -38,7 +38,7 @@ def delivery(row: Row, body: bytes = b"") -> Delivery:
         id=row.id,
         received_ms=row.received_ms,
         body=body,
-        headers=tuple((name, value) for name, value in row.headers),
+        headers=_headers(bytes(row.headers)),
         token=row.token,
         state=DeliveryState(row.state),
         reason=row.reason,
@@ -46,6 +46,16 @@ def delivery(row: Row, body: bytes = b"") -> Delivery:
         repeats=row.repeats,
         sequence=row.sequence,
     )
+
+
+def headers_value(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """As in `deliveries.headers`: the lines of the header block, which hold no line ends by themselves."""
+    return b"\r\n".join([name + b": " + value for name, value in headers])
+
+
+def _headers(block: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    lines = (line.partition(b": ") for line in block.split(b"\r\n") if line)
+    return tuple((name, value) for name, _, value in lines)
 
 
 def prediction(row: Row) -> Prediction:

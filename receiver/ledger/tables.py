@@ -27,7 +27,7 @@ deliveries = sa.Table(
     sa.Column("reason", Plain),
     sa.Column("prediction_id", Label),
     sa.Column("repeats", sa.BigInteger, nullable=False),
-    sa.Column("headers", Json, nullable=False),
+    sa.Column("headers", sa.LargeBinary, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),  # last: SQLite reads a row from its start
     sa.Index("deliveries_by_state", "state", "sequence"),
     sa.Index("deliveries_by_prediction", "prediction_id", "sequence"),

@@ -109,7 +109,8 @@ class Api:
         delivery = await self.house.ledger.delivery(request.path_params["id"])
         if delivery is None:
             raise not_found("There is no delivery of this id in the ledger; old ones are removed after a while.")
-        headers = [[name, _shown_header(name, value)] for name, value in delivery.headers]
+        named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in delivery.headers)
+        headers = [[name, _shown_header(name, value)] for name, value in named]
         shown = await asyncio.to_thread(_shown_body, delivery.body)
         return json_answer({**told_delivery(delivery), "headers": headers, "size": len(delivery.body), **shown})
 

@@ -24,7 +24,7 @@ async def test_a_signed_webhook_is_on_record_word_for_word(home):
     kept = await home.house.ledger.delivery("msg_x")
     assert kept is not None
     assert (kept.body, kept.token, kept.state) == (raw, "tok", DeliveryState.ACCEPTED)
-    assert dict(kept.headers)["webhook-id"] == "msg_x"
+    assert dict(kept.headers)[b"webhook-id"] == b"msg_x"
 
 
 async def test_a_forged_webhook_has_no_effect(home):

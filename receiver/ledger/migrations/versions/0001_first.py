@@ -38,7 +38,7 @@ def _deliveries() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("prediction_id", sa.Text(), nullable=True),
         sa.Column("repeats", sa.BigInteger(), nullable=False),
-        sa.Column("headers", sa.Text(), nullable=False),
+        sa.Column("headers", sa.LargeBinary(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("sequence", name=op.f("deliveries_pkey")),
         sa.UniqueConstraint("id", name=op.f("deliveries_id_key")),
