@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ SHOWN_BYTES_MAX = 1024 * 1024
 
 _SECRET_HEADERS = ("auth", "cookie", "signature", "token", "secret", "key")
 _PAGING = ("after", "limit")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Api:
     async def prediction(self, request: Request) -> Response:
         Parameters(request.scope, ())
         ledger, prediction_id = self.house.ledger, request.path_params["id"]
-        prediction = await ledger.prediction(prediction_id)
+        prediction = await ledger.prediction(prediction_id) if _ID.fullmatch(prediction_id) else None
         if prediction is None:
             raise not_found("There is no prediction of this id in the ledger.")
         outputs, updates, events, deliveries = await asyncio.gather(
@@ -106,7 +109,8 @@ class Api:
 
     async def delivery(self, request: Request) -> Response:
         Parameters(request.scope, ())
-        delivery = await self.house.ledger.delivery(request.path_params["id"])
+        webhook_id = request.path_params["id"]
+        delivery = await self.house.ledger.delivery(webhook_id) if _WEBHOOK_ID.fullmatch(webhook_id) else None
         if delivery is None:
             raise not_found("There is no delivery of this id in the ledger; old ones are removed after a while.")
         named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in delivery.headers)

@@ -36,19 +36,20 @@ class Application:
     """An ASGI application. `close` ends what would go on for ever, before the server waits for what is under way."""
 
     def __init__(self, house: House) -> None:
-        bodies = Bodies()
+        bodies = Bodies()  # webhooks have their own, so that nobody else's bodies can crowd them out
         self.closing = asyncio.Event()
         self._bell = house.bell
         self._bodies = bodies
-        self._hooks = Hooks(accept=house.accept, count=house.metrics.webhook, bodies=bodies)
+        self._hooks = Hooks(accept=house.accept, count=house.metrics.webhook, bodies=Bodies())
         self._prefix = unquote(urlsplit(house.settings.public_url).path).rstrip("/")
         self._guard = Guard(house.keys, house.settings.public_url, clock=_loop_s)
         self._feed = Feed(house)
+        self._health = Health(house)
         self._answering = 0
         routes = [
             *Gateway(house, bodies).routes(),
             *Api(house).routes(),
-            *Health(house).routes(),
+            *self._health.routes(),
             *Page(house).routes(),
             Route("/events", self._feed, methods=["GET"]),
             Route("/files/{link}/{name}", Files(Give(house.ledger, house.bucket)), methods=["GET", "OPTIONS"]),
@@ -58,6 +59,7 @@ class Application:
     async def close(self) -> None:
         self.closing.set()
         self._bell.ring_here([Ring.PREDICTIONS])  # who waits for one looks once more, and leaves
+        self._health.close()
         await self._feed.tail.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -25,6 +25,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 class BodyRefused(Exception):
     """The body was not read to its end; `status` is the answer, and the connection is of no more use."""
 
+    outcome = "cut"  # as it is counted
     status = 400
     title = "Bad request"
     detail = "The body was not whole."
@@ -33,10 +34,13 @@ class BodyRefused(Exception):
 class Gone(BodyRefused):
     """The client left before the body was whole: nobody hears the answer."""
 
+    outcome = "gone"
+
 
 class TooSlow(BodyRefused):
     """The body was not there in time."""
 
+    outcome = "too_slow"
     status = 408
     title = "Request timeout"
     detail = f"The body was not there within {BODY_S:.0f} seconds."
@@ -45,6 +49,7 @@ class TooSlow(BodyRefused):
 class TooLarge(BodyRefused):
     """The body is longer than we take, as announced or as it turned out."""
 
+    outcome = "too_large"
     status = 413
     title = "Payload too large"
     detail = f"The body is longer than {BODY_BYTES_MAX} bytes."
@@ -53,6 +58,7 @@ class TooLarge(BodyRefused):
 class Encoded(BodyRefused):
     """The body is compressed: what would be verified or parsed is not what was sent."""
 
+    outcome = "encoded"
     status = 415
     title = "Unsupported media type"
     detail = "Bodies are taken as they are, without a Content-Encoding."
@@ -61,6 +67,7 @@ class Encoded(BodyRefused):
 class TooMuch(BodyRefused):
     """The bodies in memory are at their limit: come back in a moment."""
 
+    outcome = "shed"
     status = 503
     title = "Service unavailable"
     detail = "Too many long bodies are on their way; try again in a moment."

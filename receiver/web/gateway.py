@@ -30,6 +30,7 @@ WAIT_S_MAX = 60
 """Of `Prefer: wait`, and what it means without a number (OpenAPI file)."""
 
 LOOK_S = 2.0  # a waiting request looks at least this often, should a ring from another process be lost
+WAITS_MAX = 512  # at once; whoever comes then is answered as if its time was over, and there is room for other requests
 PAUSE_S = 0.02  # after a ring: changes come in bursts, and one look is enough for a burst
 PAGE = 100  # predictions on a page, as Replicate has them
 
@@ -55,12 +56,13 @@ def canonical(path: str, raw_path: bytes) -> str:
     return "/v1" + match[1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gateway:
     """The endpoints; each gives JSON or raises a Problem or an UpstreamError."""
 
     house: House
     bodies: Bodies
+    _waits: int = 0
 
     def routes(self) -> list[Route]:
         return [
@@ -88,7 +90,12 @@ class Gateway:
         headers = {"Location": self.house.links.api(f"/predictions/{prediction.id}")}
         if wait_s is None:
             return json_answer(await self._told(prediction), 201, headers)
-        prediction = await self._settled(prediction, wait_s, request)
+        if self._waits < WAITS_MAX:
+            self._waits += 1
+            try:
+                prediction = await self._settled(prediction, wait_s, request)
+            finally:
+                self._waits -= 1
         headers["Preference-Applied"] = f"wait={wait_s}" if "=" in request.headers["prefer"] else "wait"
         return json_answer(await self._told(prediction, waiting=not _has_ended(prediction)), 201, headers)
 

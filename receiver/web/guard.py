@@ -1,7 +1,6 @@
 """Who may come in: keys and their scopes; without any key, this machine alone."""
 
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -53,7 +52,7 @@ class Guard:
     keys: Keys
     public_url: str
     clock: Callable[[], float]
-    _seen: dict[tuple[str, str], deque[float]] = field(default_factory=dict)
+    _minutes: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
 
     def admit(self, method: str, path: str, headers: Headers, *, port: int | None) -> Key | None:
         """The key that a request came with, None where none is needed; Problem when it may not come in.
@@ -86,18 +85,20 @@ class Guard:
         raise Problem(401, "Unauthenticated", detail, headers={"WWW-Authenticate": "Bearer"}, body=told)
 
     def _count(self, key: Key, what: str, limit: int | None) -> None:
-        """The last `limit` moments are remembered; one more within a minute of the oldest is too many."""
+        """A minute begins with the first request after the one before."""
         if limit is None:
             return
         now_s = self.clock()
-        seen = self._seen.setdefault((key.name, what), deque(maxlen=limit))
-        if len(seen) == limit and now_s - seen[0] < _MINUTE_S:
-            wait_s = _MINUTE_S - (now_s - seen[0])
+        began_s, count = self._minutes.get((key.name, what), (now_s, 0))
+        if now_s - began_s >= _MINUTE_S:
+            began_s, count = now_s, 0
+        if count >= limit:
+            wait_s = _MINUTE_S - (now_s - began_s)
             detail = f"Request was throttled. The key {key.name!r} may make {limit} {what} a minute."
             header = retry_after(wait_s)
             told = {"retry_after": int(header["Retry-After"])}
             raise Problem(429, "Too many requests", detail, headers=header, body=told)
-        seen.append(now_s)
+        self._minutes[key.name, what] = (began_s, count + 1)
 
     def _refuse_strangers(self, headers: Headers, port: int | None) -> None:
         """Without keys a proxy, a tunnel or a page of somebody else must not turn the world into loopback."""

@@ -82,7 +82,7 @@ class Hooks:
         return "accepted", _TAKEN
 
     async def _refuse(self, refused: BodyRefused, receive: Receive, send: Send) -> None:
-        self._count(type(refused).__name__.lower())
+        self._count(refused.outcome)
         if not isinstance(refused, Gone):
             more = (_retry(FULL_RETRY_S),) if refused.status == 503 else ()
             await self._bodies.dismiss(receive, send, _answer(refused.status, *more, empty=False), b"")

@@ -50,6 +50,7 @@ async def serve(
         app,
         http=Connection,
         ws="none",
+        interface="asgi3",
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -101,6 +102,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True  # before the first byte, too
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._was_asked = False
         self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -129,6 +131,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._was_asked = True
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
@@ -153,7 +156,7 @@ class Connection(HttpToolsProtocol):
         if self._deaf or self.transport.is_closing():
             return
         self._deaf = True
-        answering = self.cycle is not None and not self.cycle.response_complete
+        answering = self._was_asked and not self.cycle.response_complete
         if self._head_bytes and not answering:  # never into the middle of the answer to the request before
             self.transport.write(answer)
             self.loop.call_later(FAREWELL_S, self.transport.close)

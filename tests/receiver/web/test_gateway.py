@@ -6,6 +6,7 @@ import json
 import pytest
 
 from receiver.core.errors import UpstreamError
+from receiver.web import gateway
 from tests.receiver.web.conftest import told
 
 IMAGE = "/v1/models/sandbox/image/predictions"
@@ -86,6 +87,12 @@ async def test_a_failure_is_told_at_once(worker):
 async def test_a_wait_that_is_over_too_soon_is_told_as_starting(stage):
     answer = await create(stage, headers={"Prefer": "wait=1"}, sandbox={"duration_s": 3000})
     assert (answer.status_code, answer.json()["status"], answer.json()["output"]) == (201, "starting", None)
+
+
+async def test_too_many_waits_at_once_are_answered_at_once(stage, monkeypatch):
+    monkeypatch.setattr(gateway, "WAITS_MAX", 0)
+    answer = await create(stage, headers={"Prefer": "wait=60"}, sandbox={"duration_s": 3000})
+    assert (answer.status_code, answer.json()["status"]) == (201, "starting")
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", "wait=abc", "respond-async", "return=minimal", "wait="])
