@@ -137,6 +137,12 @@ class Bodies:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+async def left(receive: Receive) -> None:
+    """Returns when the client has left; whatever it still sends is thrown away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def _check_length(told: bytes) -> None:
     if not told.isdigit() or len(told) > 12 or int(told) > BODY_BYTES_MAX:
         raise TooLarge

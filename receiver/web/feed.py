@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.core.event import cursor
 from receiver.runtime.wiring import House
+from receiver.web.bodies import left
 from receiver.web.parameters import WAIT_S_MAX, Parameters, sequence
 from receiver.web.problems import NO_STORE, unavailable
 from receiver.web.tail import Tail
@@ -99,7 +100,7 @@ class Feed:
     async def _stream(self, place: int, types: Collection[str] | None, receive: Receive, send: Send) -> None:
         clock = asyncio.get_running_loop().time
         await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-        gone = asyncio.ensure_future(_left(receive))
+        gone = asyncio.ensure_future(left(receive))
         data, sent_s = _COMMENT, clock()
         try:
             while not gone.done():
@@ -118,8 +119,3 @@ class Feed:
         finally:
             gone.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.core.output import Stored
 from receiver.flows.give import Give, ObjectGone, ObjectUnavailable, Reading
+from receiver.web.bodies import left
 from receiver.web.problems import Problem, not_found, unavailable
 from receiver.web.ranges import Part, Unsatisfiable, part, unchanged
 
@@ -112,7 +113,7 @@ async def _first(reading: Reading) -> bytes:
 
 async def _pour(piece: bytes, reading: Reading, receive: Receive, send: Send) -> None:
     """All pieces, as fast as the client takes them; the answer stays short, visibly, when the bucket fails midway."""
-    gone = asyncio.ensure_future(_left(receive))
+    gone = asyncio.ensure_future(left(receive))
     try:
         while not gone.done():
             async with asyncio.timeout(PIECE_S):
@@ -126,11 +127,6 @@ async def _pour(piece: bytes, reading: Reading, receive: Receive, send: Send) ->
         _log.warning("A file could not be given to its end: %s", error)
     finally:
         gone.cancel()
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _part(asked: Headers, etag: str, size: int) -> Part | None:

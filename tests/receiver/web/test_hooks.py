@@ -43,7 +43,7 @@ async def test_a_signed_call_is_on_disk_when_it_is_answered(site, path):
     assert kept.body == body
     assert kept.state is DeliveryState.ACCEPTED
     assert kept.token == ("some-token" if "some" in path else None)
-    assert ("webhook-id", "msg_1") in kept.headers
+    assert (b"webhook-id", b"msg_1") in kept.headers
 
 
 async def test_a_call_needs_no_key_and_a_wrong_key_changes_nothing(site):
