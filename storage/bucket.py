@@ -67,7 +67,9 @@ class Bucket(Protocol):
         """Start an upload of a file that is still growing. Does no I/O; raises nothing."""
         ...
 
-    async def put(self, key: str, data: bytes, *, content_type: str, sha256: str, replace: bool = False) -> StoredObject:
+    async def put(
+        self, key: str, data: bytes, *, content_type: str, sha256: str, replace: bool = False
+    ) -> StoredObject:
         """Store bytes that are whole, create-only unless `replace`; confirmed by checksum before this returns.
 
         An object already there with equal bytes is a success. Raises Conflict, BucketUnavailable, BucketMisconfigured.

@@ -19,7 +19,7 @@ from receiver.replicate.payload import Unreadable, read_delivery, read_update
 
 log = logging.getLogger("outkeep.observe")
 
-READ_MAX = 200  # deliveries in one transaction: enough to share its fsync, few enough to let others have their turn
+READ_MAX = 100  # deliveries in one transaction: enough to share its fsync, few enough to let others have their turn
 _LARGE_BODY_BYTES = 256 * 1024  # parsing more than this would hold up everybody on the event loop
 
 

@@ -3,17 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-
-import sqlalchemy as sa
 
 from receiver.core.delivery import Delivery
 from receiver.core.errors import LedgerFull, LedgerUnavailable
 from receiver.ledger.columns import storable
-from receiver.ledger.database import Database
+from receiver.ledger.database import Database, Dialect, reason
 from receiver.ledger.rows import headers_value
-from receiver.ledger.tables import deliveries, facts
 
 WAITING_MAX = 4_096  # deliveries in memory; a disk that syncs in 10 ms takes that many in well under a second
 WAITING_BYTES_MAX = 128 * 2**20  # four bodies of the largest size that is taken
@@ -35,7 +33,7 @@ class _Waiting:
 
 
 class Committer:
-    """One task that commits; it adds no waiting, it takes what queued up while the last commit ran."""
+    """One thread that commits; it adds no waiting, it takes what queued up while the last commit ran."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,8 +42,8 @@ class Committer:
         self._bytes = 0
         self._wake = asyncio.Event()
         self._closed = False
-        beat = database.insert(facts)
-        self._beat = beat.on_conflict_do_update(index_elements=[facts.c.name], set_={"value": beat.excluded.value})
+        self._sql = _Statements(database.dialect)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-committer")
         self._task = asyncio.create_task(self._run(), name="ledger committer")
 
     async def accept(self, delivery: Delivery) -> bool:
@@ -70,6 +68,7 @@ class Committer:
         self._closed = True
         self._wake.set()
         await self._task
+        self._thread.shutdown()
 
     def _take(self, delivery: Delivery | None) -> "asyncio.Future[bool]":
         if self._closed:
@@ -84,13 +83,20 @@ class Committer:
         return one.done
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting or not self._closed:
             await self._wake.wait()
             self._wake.clear()
-            while batch := self._next():
-                await self._commit(batch)
-                self._rows -= len(batch)
-                self._bytes -= sum(one.size for one in batch)
+            while self._waiting:
+                async with self._database.committers_turn():
+                    await loop.run_in_executor(self._thread, self._drain, loop)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread: batch after batch while some wait and nobody else does. Callers hear of each at once."""
+        while batch := self._next():
+            loop.call_soon_threadsafe(self._tell, batch, self._commit(batch))
+            if self._database.others_wait():
+                return
 
     def _next(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -100,86 +106,99 @@ class Committer:
             size += batch[-1].size
         return batch
 
-    async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        problem = await self._try(batch)
-        if problem is None:
-            return
+    def _tell(self, batch: Sequence[_Waiting], outcomes: Sequence[bool | Exception]) -> None:
+        self._rows -= len(batch)
+        self._bytes -= sum(one.size for one in batch)
+        for one, outcome in zip(batch, outcomes, strict=True):
+            if one.done.done():
+                continue
+            if isinstance(outcome, Exception):
+                one.done.set_exception(_told(outcome))
+            else:
+                one.done.set_result(outcome)
+
+    def _commit(self, batch: Sequence[_Waiting]) -> Sequence[bool | Exception]:
+        """For each of the batch whether it is new, or why it could not be written."""
+        together = self._try(batch)
+        if not isinstance(together, Exception):
+            return together
+        alone: list[bool | Exception] = []
         in_a_row = 0
-        for place, one in enumerate(batch):
-            problem = await self._try([one])
-            in_a_row = 0 if problem is None else in_a_row + 1
-            if problem is not None:
-                _fail([one], problem)
-            if in_a_row == GIVE_UP_AFTER and problem is not None:
-                _fail(batch[place + 1 :], problem)
-                return
-
-    async def _try(self, batch: Sequence[_Waiting]) -> Exception | None:
-        """Commit these together and tell their callers, or give back why not."""
-        try:
-            new = await self._write(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, and the task lives on
-            return error
         for one in batch:
-            if not one.done.done():
-                one.done.set_result(one.delivery is None or new.pop(one.delivery.id, False))
-        return None
+            if in_a_row < GIVE_UP_AFTER:
+                outcome = self._try([one])
+                in_a_row = in_a_row + 1 if isinstance(outcome, Exception) else 0
+            alone.append(outcome if isinstance(outcome, Exception) else outcome[0])
+        return alone
 
-    async def _write(self, batch: Sequence[_Waiting]) -> dict[str, bool]:
-        """Insert in one transaction; which ids are new. Two calls with one id are one row with a repeat."""
+    def _try(self, batch: Sequence[_Waiting]) -> Sequence[bool] | Exception:
+        try:
+            return self._write(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, and the thread lives on
+            return error
+
+    def _write(self, batch: Sequence[_Waiting]) -> list[bool]:
+        """Insert in one transaction; which are new. Two calls with one id are one row with a repeat."""
         times: dict[str, int] = {}
         rows: dict[str, Delivery] = {}
         for one in batch:
             if one.delivery is not None:
-                name = one.delivery.id
+                name = storable(one.delivery.id)
                 times[name] = times.get(name, 0) + 1
                 rows.setdefault(name, one.delivery)
-        async with self._database.commit() as connection:
-            if len(times) < len(batch) and any(one.delivery is None for one in batch):
-                await connection.execute(self._beat, {"name": HEARTBEAT, "value": str(self._database.clock.now_ms())})
-            if not rows:
-                return {}
-            values = [value for name, delivery in rows.items() for value in _values(delivery, times[name] - 1)]
-            told = await connection.exec_driver_sql(self._insert(len(rows)), tuple(values))
-            new = {row[0] for row in told}
-            again = [{"delivery": name, "times": count} for name, count in times.items() if storable(name) not in new]
-            if again:
-                await connection.execute(_COUNT, again)
-        return {name: storable(name) in new for name in rows}
+        new: set[str] = set()
+        with self._database.lend() as connection:
+            cursor = connection.cursor()
+            if any(one.delivery is None for one in batch):
+                cursor.execute(self._sql.beat, (HEARTBEAT, str(self._database.clock.now_ms())))
+            if rows:
+                values = [value for name, row in rows.items() for value in _values(row, times[name] - 1)]
+                cursor.execute(self._sql.insert(len(rows)), values)
+                new.update(row[0] for row in cursor.fetchall())
+            for name in rows.keys() - new:
+                cursor.execute(self._sql.count, (times[name], name))
+            cursor.close()
+        told = []
+        for one in batch:
+            name = "" if one.delivery is None else storable(one.delivery.id)
+            told.append(one.delivery is None or name in new)
+            new.discard(name)
+        return told
 
-    def _insert(self, rows: int) -> str:
-        """One statement for all rows: for each row of its own sqlite3 would give up the interpreter and win it back."""
-        mark = "?" if self._database.dialect == "sqlite" else "%s"
-        row = f"({', '.join([mark] * len(_COLUMNS))})"
-        names = ", ".join(_COLUMNS)
+
+class _Statements:
+    """What the committer says to the database, straight to its driver: SQLAlchemy's part would cost as much again."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        mark = "?" if dialect == "sqlite" else "%s"
+        # Whoever reads a delivery holds its row; the committer, for which everybody waits, passes by.
+        passing = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
+        self._row = f"({', '.join([mark] * len(_COLUMNS))})"
+        self.beat = (
+            f"INSERT INTO facts (name, value) VALUES ({mark}, {mark})"  # noqa: S608 - words of ours
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+        self.count = (
+            f"UPDATE deliveries SET repeats = repeats + {mark} WHERE sequence IN"  # noqa: S608 - words of ours
+            f" (SELECT sequence FROM deliveries WHERE id = {mark}{passing})"
+        )
+
+    def insert(self, rows: int) -> str:
+        """One statement for all: for each row of its own sqlite3 would give up the interpreter and win it back."""
         return (
-            f"INSERT INTO {deliveries.name} ({names}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of ours
+            f"INSERT INTO deliveries ({', '.join(_COLUMNS)}) VALUES {', '.join([self._row] * rows)}"  # noqa: S608
             " ON CONFLICT (id) DO NOTHING RETURNING id"
         )
 
 
 _COLUMNS = ("id", "received_ms", "token", "state", "reason", "prediction_id", "repeats", "headers", "body")
 
-# Whoever reads a delivery holds its row; the committer, for which everybody waits, passes by.
-_COUNT = (
-    sa.update(deliveries)
-    .where(
-        deliveries.c.sequence.in_(
-            sa.select(deliveries.c.sequence)
-            .where(deliveries.c.id == sa.bindparam("delivery"))
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-    )
-    .values(repeats=deliveries.c.repeats + sa.bindparam("times"))
-)
-
 
 def _size(delivery: Delivery | None) -> int:
     """Bytes that one waiting caller holds, about."""
     if delivery is None:
         return _ROW_BYTES
-    return _ROW_BYTES + len(delivery.body) + sum(len(name) + len(value) for name, value in delivery.headers)
+    return _ROW_BYTES + len(delivery.body) + sum([len(name) + len(value) for name, value in delivery.headers])
 
 
 def _values(delivery: Delivery, repeats: int) -> tuple[Any, ...]:
@@ -201,17 +220,11 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else storable(text)
 
 
-def _fail(batch: Sequence[_Waiting], problem: Exception) -> None:
-    for one in batch:
-        if not one.done.done():
-            one.done.set_exception(_told(problem))
-
-
 def _told(problem: Exception) -> LedgerUnavailable:
     """A new error for every caller: a raised one grows a traceback, and must not be shared."""
     if isinstance(problem, LedgerUnavailable):
         error = type(problem)(str(problem))
     else:
-        error = LedgerUnavailable(f"The delivery could not be written: {type(problem).__name__}")
+        error = LedgerUnavailable(f"The delivery could not be written: {reason(problem)}")
     error.__cause__ = problem.__cause__ or problem
     return error

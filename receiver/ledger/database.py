@@ -1,8 +1,8 @@
 """The database behind the ledger: transactions that write, connections that read, its clock, its errors."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal
@@ -13,8 +13,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from receiver.core.errors import LedgerUnavailable
+from receiver.ledger.unbroken import Unbroken
 
 Dialect = Literal["sqlite", "postgresql"]
+Lend = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(slots=True)
@@ -49,27 +51,39 @@ class Turns:
 
 @dataclass(slots=True)
 class Database:
-    """`committing` is where deliveries are taken in, `writing` everything else; on SQLite both are the same."""
+    """`lend` gives the committer a transaction on the driver's own connection, in a thread; `writing` is for all else.
+
+    On SQLite both stand on the same connection, the only one that writes, and `turns` says who has it.
+    """
 
     dialect: Dialect
     clock: Clock
-    committing: AsyncEngine
+    lend: Lend
     writing: AsyncEngine
     reading: AsyncEngine
     turns: Turns | None = None
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    def commit(self) -> "Connected":
-        """A transaction of the committer, which waits for one other at most."""
-        return Connected(self.committing, [self.turns.pen] if self.turns else [], writes=True)
+    @asynccontextmanager
+    async def committers_turn(self) -> AsyncIterator[None]:
+        """While the block lasts the committer may `lend`; it waits for one other transaction at most."""
+        if self.turns is None:
+            yield
+            return
+        async with self.turns.pen:
+            yield
+
+    def others_wait(self) -> bool:
+        """Whether somebody waits for the committer to end its turn. May be asked from its thread."""
+        return self.turns is not None and self.turns.ordinary.locked()
 
     def write(self) -> "Connected":
         """A transaction: it commits at the end of the block and rolls back on any error."""
-        return Connected(self.writing, [self.turns.ordinary, self.turns.pen] if self.turns else [], writes=True)
+        return Connected(self.writing, self.turns, writes=True)
 
     def read(self) -> "Connected":
         """A connection that reads, each statement for itself; it waits for no writer."""
-        return Connected(self.reading, [], writes=False)
+        return Connected(self.reading, None, writes=False)
 
     def insert(self, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
         """An INSERT that knows what to do on a conflict."""
@@ -90,16 +104,16 @@ class Database:
 class Connected:
     """A connection for the length of a block. What the database or its driver raises leaves as LedgerUnavailable."""
 
-    def __init__(self, engine: AsyncEngine, locks: list[asyncio.Lock], *, writes: bool) -> None:
+    def __init__(self, engine: AsyncEngine, turns: Turns | None, *, writes: bool) -> None:
         self._engine = engine
-        self._locks = locks
+        self._turns = turns
         self._writes = writes
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> AsyncConnection:
         try:
-            for lock in self._locks:
-                await self._stack.enter_async_context(lock)
+            if self._turns is not None:
+                return await self._in_turn(self._turns)
             return await self._stack.enter_async_context(
                 self._engine.begin() if self._writes else self._engine.connect()
             )
@@ -107,6 +121,23 @@ class Connected:
             await self._stack.aclose()
             raise_unavailable(error)
             raise
+
+    async def _in_turn(self, turns: Turns) -> AsyncConnection:
+        await self._stack.enter_async_context(turns.ordinary)
+        await self._stack.enter_async_context(turns.pen)
+        connection = Unbroken(self._engine)
+        try:
+            await connection.begun()
+        except asyncio.CancelledError:
+            if connection.in_transaction():
+                await connection.end(well=False)
+            raise
+
+        async def end(kind: type[BaseException] | None, *_: object) -> None:
+            await connection.end(well=kind is None)
+
+        self._stack.push_async_exit(end)
+        return connection
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

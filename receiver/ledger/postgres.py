@@ -1,9 +1,10 @@
 """Opening a ledger on PostgreSQL."""
 
 import importlib.util
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -24,6 +25,8 @@ _SESSION = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
 )
 
+E = TypeVar("E")
+
 _WRONG = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
 
@@ -32,20 +35,38 @@ def connect(url: sa.URL, now_ms: Callable[[], int], skew_ms: int = 0) -> Databas
     if importlib.util.find_spec("psycopg") is None:
         raise Misconfigured("A ledger on Postgres needs the driver: pip install 'outkeep[postgres]'")
     closing = AsyncExitStack()
-    committing = engine(url, connections=1)
+    committing = _made(sa.create_engine, url, connections=1)
     writing = engine(url, connections=CONNECTIONS_MAX)
-    for each in (committing, writing):
-        closing.push_async_callback(each.dispose)
+    closing.callback(committing.dispose)
+    closing.push_async_callback(writing.dispose)
     reading = writing.execution_options(isolation_level="AUTOCOMMIT")
     clock = Clock("postgresql", now_ms, skew_ms)
-    return Database("postgresql", clock, committing, writing, reading, None, closing)
+    return Database("postgresql", clock, partial(_lend, committing), writing, reading, None, closing)
+
+
+@contextmanager
+def _lend(committing: sa.Engine) -> Iterator[Any]:
+    """A transaction on the driver's connection; one that failed is not used again."""
+    connection = committing.raw_connection()
+    try:
+        yield connection
+        connection.commit()
+    except BaseException:
+        connection.invalidate()
+        raise
+    finally:
+        connection.close()
 
 
 def engine(url: sa.URL, *, connections: int) -> AsyncEngine:
     """Connections with our settings, opened when they are needed."""
+    return _made(create_async_engine, url, connections=connections)
+
+
+def _made(create: Callable[..., E], url: sa.URL, *, connections: int) -> E:
     known = {"connect_timeout": CONNECT_S, "application_name": "outkeep", **_LIVENESS}
     try:
-        made = create_async_engine(
+        made = create(
             url.set(drivername="postgresql+psycopg"),
             pool_size=connections,
             max_overflow=0,
@@ -56,7 +77,7 @@ def engine(url: sa.URL, *, connections: int) -> AsyncEngine:
         )
     except ImportError as error:  # installed, but without libpq
         raise Misconfigured("A ledger on Postgres needs the driver: pip install 'outkeep[postgres]'") from error
-    sa.event.listen(made.sync_engine, "connect", _prepare)
+    sa.event.listen(getattr(made, "sync_engine", made), "connect", _prepare)
     return made
 
 

@@ -2,8 +2,9 @@
 
 import fcntl
 import os
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,12 +39,13 @@ def connect(url: sa.URL, now_ms: Callable[[], int]) -> Database:
     closing = AsyncExitStack()
     lock = _lock(path)
     closing.callback(os.close, lock)
+    pen = _Pen()
     writing = create_async_engine(
         sa.URL.create("sqlite+aiosqlite", database=str(path)),
         pool_size=1,
         max_overflow=0,
         hide_parameters=True,
-        connect_args={"isolation_level": None},
+        connect_args={"isolation_level": None, "check_same_thread": False, "factory": pen.make},
     )
     sa.event.listen(writing.sync_engine, "connect", _running(_WRITING))
     sa.event.listen(writing.sync_engine, "begin", _begin)
@@ -59,7 +61,33 @@ def connect(url: sa.URL, now_ms: Callable[[], int]) -> Database:
     for engine in (writing, reading):
         closing.push_async_callback(engine.dispose)
     clock = Clock("sqlite", now_ms)
-    return Database("sqlite", clock, writing, writing, reading, Turns(), closing)
+    return Database("sqlite", clock, pen.lend, writing, reading, Turns(), closing)
+
+
+class _Pen:
+    """The one connection that writes, also for the committer's thread. Whose turn it is, `Turns` says."""
+
+    def __init__(self) -> None:
+        self._connection: sqlite3.Connection | None = None
+
+    def make(self, *args: Any, **kwargs: Any) -> sqlite3.Connection:
+        """In the place of `sqlite3.Connection` when the writing engine connects."""
+        self._connection = sqlite3.Connection(*args, **kwargs)
+        return self._connection
+
+    @contextmanager
+    def lend(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: committed, and so on disk, at the end of the block; undone by any error."""
+        connection = self._connection
+        if connection is None:
+            raise LedgerUnavailable("The ledger is not open.")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")  # fails where there is no transaction any more, which commit() passes over
+        except BaseException:
+            connection.rollback()
+            raise
 
 
 def _lock(path: Path) -> int:

@@ -1,7 +1,7 @@
 """Counting what happens, for Prometheus."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -20,6 +20,7 @@ class Metrics:
     sizes: Histogram
     known: Gauge
     deadline: Gauge
+    outcomes: dict[str, Counter] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls) -> "Metrics":
@@ -44,8 +45,11 @@ class Metrics:
         )
 
     def webhook(self, outcome: str) -> None:
-        """Count one call: accepted, unverified, too_large, shed …"""
-        self.webhooks.labels(outcome).inc()
+        """Count one call: accepted, unverified, too_large, shed … (finding a label costs more than counting)."""
+        counter = self.outcomes.get(outcome)
+        if counter is None:
+            counter = self.outcomes[outcome] = self.webhooks.labels(outcome)
+        counter.inc()
 
     def attempt(self, outcome: str, size: int) -> None:
         """Count one try to archive: archived (with its size in bytes), lost, retry or late."""

@@ -20,6 +20,9 @@ STOP_S = 8.0  # for work in hand at the end; what is not done by then is handed 
 PRUNE_EVERY_S = 600.0
 PRUNED_MAX = 500  # rows in one small transaction
 DAY_MS = 86_400_000
+STORM_PER_S = 500  # webhooks a second from which on they are taken in first and read later
+LULL_S = 0.05
+GIVE_WAY_S = 1.0  # even in a storm that does not end, some are read every second
 
 log = logging.getLogger("outkeep.worker")
 
@@ -30,12 +33,13 @@ class Worker:
     def __init__(self, house: House) -> None:
         self._house = house
         self._stop = asyncio.Event()
+        self._taken, self._taken_s = 0, 0.0  # deliveries that had come when we last looked, and when that was
 
     async def run(self, stop: asyncio.Event) -> None:
         self._stop = stop
         house = self._house
         loops = [
-            self._loop(Ring.DELIVERIES, house.observe.step, READ_MAX),
+            self._loop(Ring.DELIVERIES, self._read, READ_MAX),
             self._loop(Ring.MANIFESTS, house.conclude.step, MANIFESTS_MAX),
             self._loop(Ring.EVENTS, house.relay.step, NUMBERED_MAX),
             self._loop(Ring.QUESTIONS, house.reconcile.step, QUESTIONS_MAX),
@@ -56,6 +60,19 @@ class Worker:
             did = await self._safely(step(full))
             if did is None or did < full:
                 await self._sleep(kind, seen)
+
+    async def _read(self, limit: int) -> int:
+        """Read deliveries, though in a storm only once in a while: taking them in goes first, reading has an hour."""
+        bell, now = self._house.bell, asyncio.get_running_loop().time
+        give_way_until = now() + GIVE_WAY_S
+        while not self._stop.is_set() and now() < give_way_until:
+            count, moment = bell.count(Ring.DELIVERIES), now()
+            rate = (count - self._taken) / max(moment - self._taken_s, LULL_S)
+            self._taken, self._taken_s = count, moment
+            if rate < STORM_PER_S:
+                break
+            await asyncio.sleep(LULL_S)
+        return await self._house.observe.step(limit)
 
     async def _archive_loop(self) -> None:
         """As many outputs at once as there are workers; a free place is filled at once, a slow file holds up nobody."""
