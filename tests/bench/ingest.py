@@ -19,7 +19,7 @@ import httpx
 from standardwebhooks import Webhook
 
 from receiver.sandbox.options import Options
-from tests.journey.world import free_port, world
+from tests.journey.world import free_port, until, world
 
 CONNECTIONS = 64
 SECONDS = 5
@@ -166,8 +166,12 @@ async def main() -> int:
 
 async def _drained(ready) -> None:
     """Until the worker has read what came, so that one round does not weigh on the next."""
-    while (await ready.http.get("/api/deliveries", params={"state": "accepted", "limit": "1"})).json()["items"]:
-        await asyncio.sleep(0.5)
+
+    async def read() -> bool:
+        answer = await ready.http.get("/api/deliveries", params={"state": "accepted", "limit": "1"})
+        return not answer.json()["items"]
+
+    await until(read, patience_s=300)
 
 
 def _peak_mib(pid: int) -> float:

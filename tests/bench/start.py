@@ -30,6 +30,11 @@ def cpu_s(*command: str) -> float:
     return statistics.median(spent)
 
 
+def resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 async def first_answer(ready: World) -> tuple[float, float]:
     """Seconds to the first answer, MiB at rest."""
     begun = time.perf_counter()
@@ -49,10 +54,10 @@ async def first_answer(ready: World) -> tuple[float, float]:
     spent = time.perf_counter() - begun
     writer.close()
     await asyncio.sleep(3)
-    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    mib = resident_mib(process.pid)
     process.send_signal(signal.SIGTERM)
     await process.wait()
-    return spent, pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return spent, mib
 
 
 async def main() -> int:
