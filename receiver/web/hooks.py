@@ -5,12 +5,11 @@ never; redirects are not followed; any 2xx within a few seconds is an acknowledg
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Receive, Scope, Send
 
 from receiver.core.errors import LedgerFull, LedgerUnavailable, SecretUnknown
-from receiver.flows.accept import Accept
 from receiver.replicate.signature import Unverified
 from receiver.web.bodies import Bodies, BodyRefused, Gone, Headers
 
@@ -19,6 +18,8 @@ PATH = "/webhooks/replicate"
 FULL_RETRY_S = 1  # the buffer before the disk empties many times a second
 UNAVAILABLE_RETRY_S = 5  # a ledger that is down, a secret that could not be fetched: a few tries fit in the minute
 TOKEN_LENGTH_MAX = 128  # ours have 22; a longer one is nobody's and is dropped, since it only helps to route
+
+Take = Callable[[bytes, Headers, str | None], Awaitable[None]]  # as flows.accept.Accept is called
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _NOT_POSTED = _answer(405, (b"allow", b"POST"), empty=False)
 class Hooks:
     """`POST /webhooks/replicate` and the same with a token. The answer never has a body: strangers learn nothing."""
 
-    def __init__(self, *, accept: Accept, count: Callable[[str], None], bodies: Bodies) -> None:
+    def __init__(self, *, accept: Take, count: Callable[[str], None], bodies: Bodies) -> None:
         """`count` hears what became of each call."""
         self._accept = accept
         self._count = count

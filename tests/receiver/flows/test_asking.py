@@ -1,3 +1,5 @@
+from typing import Any
+
 import httpx
 import pytest
 
@@ -64,7 +66,7 @@ async def test_patience_doubles_up_to_a_cap_and_ends_with_the_prediction():
     assert steady.after(known, asked).ask_due_ms == POLL_MS
 
 
-def _fields(known: Prediction) -> dict[str, object]:
+def _fields(known: Prediction) -> dict[str, Any]:
     return {name: getattr(known, name) for name in known.__dataclass_fields__}
 
 

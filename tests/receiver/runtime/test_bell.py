@@ -25,7 +25,8 @@ async def test_whoever_does_not_want_to_wait_is_told_at_once():
 
 
 async def test_rings_are_passed_on_to_other_processes_but_theirs_are_not_passed_back():
-    bell, heard = Bell(), []
+    bell = Bell()
+    heard: list[frozenset[str]] = []
     bell.watch(heard.append)
     bell.ring(Ring.FEED, Ring.EVENTS)
     bell.ring_here([Ring.FEED, "unheard of"])

@@ -219,7 +219,7 @@ async def test_what_can_not_be_kept_is_never_acknowledged(error, status):
     async def accept(body, headers, token=None):
         raise error
 
-    counted = []
+    counted: list[str] = []
     sent = await call(Hooks(accept=accept, count=counted.append, bodies=Bodies(linger_s=0.05)))
     assert sent[0]["status"] == status
     assert (b"retry-after" in dict(sent[0]["headers"])) == (status == 503)

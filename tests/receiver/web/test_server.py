@@ -1,6 +1,7 @@
 """Listening: addresses that can't be had, deadlines, limits, and an end in time."""
 
 import asyncio
+import resource
 import time
 
 import httpx
@@ -189,14 +190,14 @@ async def test_a_continue_is_said_only_to_those_whose_body_is_wanted(site):
 
 async def test_open_files_are_raised_to_what_the_system_allows(monkeypatch):
     asked = []
-    monkeypatch.setattr(server.resource, "getrlimit", lambda _: (1024, 4096))
-    monkeypatch.setattr(server.resource, "setrlimit", lambda _, limits: asked.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
     server._allow_files()
     assert asked == [(4096, 4096)]
-    monkeypatch.setattr(server.resource, "getrlimit", lambda _: (1024, server.resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     server._allow_files()
     assert asked[-1][0] == server.FILES_MAX
-    monkeypatch.setattr(server.resource, "getrlimit", lambda _: (4096, 4096))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4096, 4096))
     server._allow_files()
     assert len(asked) == 2
 
