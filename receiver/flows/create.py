@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from receiver.core.errors import UpstreamError
 from receiver.core.links import Links
 from receiver.core.prediction import Prediction, Source
 from receiver.core.redact import redact
@@ -18,6 +19,10 @@ from receiver.replicate.payload import Unreadable, read_update
 
 # We need to know that it began and how it ended; everything between is noise that Replicate never retries.
 WEBHOOK_EVENTS = ("start", "completed")
+
+# Replicate has room for one webhook, and that is ours. To drop the caller's without a word would lose what it was for.
+_WEBHOOK_FIELDS = ("webhook", "webhook_completed", "webhook_events_filter")
+NO_WEBHOOK = "Outkeep does not call webhooks of your own yet: leave `webhook` out and read GET /events instead."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Create:
 
         Raises UpstreamError with what Replicate said, LedgerUnavailable when nothing was asked of it.
         """
+        if any(body.get(name) is not None for name in _WEBHOOK_FIELDS):
+            raise UpstreamError(422, {"title": "Unprocessable entity", "detail": NO_WEBHOOK, "status": 422})
         token = self.token()
         await self.ledger.intend(
             Intent(token=token, made_ms=self.now_ms(), key_name=key_name, path=path, request=redact({**body}))

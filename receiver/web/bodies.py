@@ -19,6 +19,8 @@ LINGER_S = 2.0
 """How much of a refused body is thrown away before the connection closes: closing on a client that still sends
 resets the connection, and it may never see why."""
 
+WHOLE = "outkeep.whole"  # in a request's scope once its whole body is there
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -84,13 +86,18 @@ class Bodies:
         self._held_bytes_max = held_bytes_max
         self._linger_s = linger_s
 
-    async def read(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body as it came; BodyRefused otherwise, before anything is read where the headers say enough."""
+    async def read(self, headers: Headers, receive: Receive, *, whole: bool = False) -> bytes:
+        """The whole body as it came; BodyRefused otherwise, before anything is read where the headers say enough.
+
+        One that is there already (`whole`) needs no deadline, which costs as much as verifying it.
+        """
         for name, value in headers:
             if name == b"content-length":
                 _check_length(value)
             elif name == b"content-encoding" and value.strip().lower() not in (b"identity", b""):
                 raise Encoded
+        if whole:
+            return await self._pieces(await receive(), receive)
         try:
             async with asyncio.timeout(self._body_s):
                 message = await receive()

@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from receiver.core.errors import LedgerFull, LedgerUnavailable, SecretUnknown
 from receiver.replicate.signature import Unverified
-from receiver.web.bodies import Bodies, BodyRefused, Gone, Headers
+from receiver.web.bodies import WHOLE, Bodies, BodyRefused, Gone, Headers
 
 PATH = "/webhooks/replicate"
 
@@ -57,7 +57,7 @@ class Hooks:
             return
         headers = scope["headers"]
         try:
-            body = await self._bodies.read(headers, receive)
+            body = await self._bodies.read(headers, receive, whole=WHOLE in scope)
         except BodyRefused as refused:
             await self._refuse(refused, receive, send)
             return

@@ -11,13 +11,14 @@ import os
 import resource
 import socket
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from receiver.core.errors import Misconfigured
 from receiver.web.app import Application
+from receiver.web.bodies import WHOLE
 
 BACKLOG = 2048  # connections that the kernel holds while we are busy
 GRACE_S = 8  # for answers under way at the end; a command ends within ten seconds
@@ -137,6 +138,10 @@ class Connection(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        cast("dict[str, Any]", self.scope)[WHOLE] = True
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         unread = self.cycle.more_body and self.cycle.response_complete and not self.pipeline

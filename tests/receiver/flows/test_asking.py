@@ -119,3 +119,11 @@ async def test_without_a_way_to_reach_us_no_webhook_is_asked_for(build):
     async with httpx.AsyncClient(trust_env=False) as client:
         told = (await client.get(f"{home.sandbox.url}/_sandbox/predictions", params={"id": known.id})).json()
     assert told["predictions"][0].get("webhook") is None
+
+
+async def test_a_callers_own_webhook_is_refused_rather_than_dropped(home):
+    body = {"input": {}, "webhook": "https://app.example/hook"}
+    with pytest.raises(UpstreamError) as refusal:
+        await home.house.create("/models/sandbox/image/predictions", body, key_name=None)
+    assert refusal.value.status == 422
+    assert "GET /events" in refusal.value.problem["detail"]
