@@ -27,7 +27,8 @@ class Archived:
     """What was stored. `size` is in bytes, `sha256` 64 hex digits, `key` has the bucket's prefix and the ending.
 
     `source` is the URL, or `data:<type>`. `headers` are the few that prove the file (lower-case names). `verified` is
-    False where the server contradicted itself or announced no end, and two complete fetches gave equal bytes.
+    False where the server contradicted itself, announced no end or sent words under the ending of a picture, and two
+    complete fetches gave equal bytes.
     `width` and `height` are in pixels.
     """
 

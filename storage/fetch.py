@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from storage.address import AllowedHosts
@@ -20,6 +20,7 @@ from storage.dial import Resolve
 from storage.errors import Cancelled, SourceUnavailable
 from storage.exchange import Exchange, ask
 from storage.intake import Intake
+from storage.media import HEAD_BYTES, is_out_of_place
 from storage.watch import SLICE_S, Patience, Stalled, Watch
 
 COMPLETE_FETCHES_MAX = 3
@@ -28,6 +29,8 @@ RESUMES_MAX = 16
 STALLS_MAX = 3
 """Resumes in a row that brought no byte; longer troubles are for the caller's own retries."""
 STALL_S = 0.25
+PAGE_S = 0.5
+"""Before asking again where a page came instead of a file: what made the server send it may pass."""
 STOP_WAIT_S = 2.0
 """How long a cancelled caller waits for its thread, which looks up every SLICE_S."""
 
@@ -98,18 +101,22 @@ class Fetcher:
     def fetch(self, url: str, intake: Intake, cancelled: Callable[[], bool]) -> Proof:
         """Fetch a file into `intake`, whole. Blocks. Raises Gone, Refused, Unavailable, Cancelled.
 
-        Two complete fetches with equal bytes are enough where the server contradicts itself.
+        Two complete fetches with equal bytes are enough where the server contradicts itself, or sends a page where a
+        picture should be.
         """
         download = _Download(self, url, intake, Watch(self._patience, cancelled))
         seen = set[tuple[int, str]]()
         for _ in range(COMPLETE_FETCHES_MAX):
             claims, framed = download.whole()
             intake.finish()
-            if framed and not claims.contradicts(intake.size, intake.md5):
+            page = is_out_of_place(intake.first_bytes(), whole=intake.size <= HEAD_BYTES, url=url)
+            if framed and not page and not claims.contradicts(intake.size, intake.md5):
                 return Proof(claims.headers, verified=True)
             if (intake.size, intake.sha256) in seen:
                 return Proof(claims.headers, verified=False)
             seen.add((intake.size, intake.sha256))
+            if page:
+                download.pause(PAGE_S)
         raise SourceUnavailable("The server sent other bytes each time than it said it would.")
 
     def ask(self, url: str, watch: Watch, extra: dict[str, str]) -> Exchange:
@@ -150,6 +157,12 @@ class _Download:
                 continue
             return self._claims, exchange.answer.framed
 
+    def pause(self, seconds: float) -> None:
+        """Wait, unless nobody wants the file any more."""
+        until = time.monotonic() + seconds
+        while (left := until - self._watch.check()) > 0:
+            time.sleep(min(left, SLICE_S))
+
     def _begin(self, exchange: Exchange) -> Exchange:
         try:
             self._claims = read_claims(exchange.answer.headers, exchange.answer.size)
@@ -181,7 +194,7 @@ class _Download:
             self._resumes += 1
             if not self._claims.validator or self._resumes > RESUMES_MAX or self._stalls > STALLS_MAX:
                 raise SourceUnavailable(f"The file broke off after {self._intake.size} bytes.") from cut
-            self._pause()
+            self.pause(STALL_S * (2**self._stalls - 1))
             wanted = {"Range": f"bytes={self._intake.size}-", "If-Range": self._claims.validator}
             try:
                 exchange = self._fetcher.ask(self._url, self._watch, wanted if self._intake.size else {})
@@ -210,18 +223,15 @@ class _Download:
             return False
         if expected is None:
             # The first answer came in chunks: the range now tells how long the file is.
-            return total is not None and last == total - 1 and self._same_etag(headers)
+            if total is None or last != total - 1 or not self._same_etag(headers):
+                return False
+            self._claims = replace(self._claims, size=total)
+            return True
         return last == expected - 1 and total in {None, expected} and self._same_etag(headers)
 
     def _same_etag(self, headers: dict[str, str]) -> bool:
         validator = self._claims.validator
         return not validator.startswith('"') or headers.get("etag", validator) == validator
-
-    def _pause(self) -> None:
-        until = time.monotonic() + STALL_S * (2**self._stalls - 1)
-        while time.monotonic() < until:
-            self._watch.check()
-            time.sleep(SLICE_S)
 
 
 def _bury(future: "asyncio.Future[T]", abandoned: Callable[[T], None]) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from storage.signatures import HEAD_BYTES, UNKNOWN, sniff
 
-__all__ = ["HEAD_BYTES", "Media", "detect"]
+__all__ = ["HEAD_BYTES", "Media", "detect", "is_out_of_place"]
 
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127}", re.ASCII)
 _URL_ENDING = re.compile(r"\.([A-Za-z0-9]{1,10})$", re.ASCII)
@@ -48,6 +48,16 @@ def detect(head: bytes, *, whole: bool, header: str = "", url: str = "") -> Medi
         bytes_type="" if content_type == UNKNOWN else content_type,
         url_ending=_url_ending(url),
     )
+
+
+def is_out_of_place(head: bytes, *, whole: bool, url: str) -> bool:
+    """Whether words, or nothing, came where the URL's ending says picture, sound, film or archive.
+
+    That is mostly a page about an error, sent as if it were the file.
+    """
+    if _url_ending(url) not in _NEVER_WORDS:
+        return False
+    return not head or sniff(head[:HEAD_BYTES], whole=whole)[0] in _WORDS
 
 
 def _plain_type(header: str) -> str:
@@ -145,6 +155,17 @@ _BINARIES = {
     "application/sla": "stl",
     "application/pdf": "pdf",
 }
+_WORDS = frozenset({"text/html", "application/xml", "application/json", "text/plain"})
+_NEVER_WORDS = frozenset(
+    {
+        *("png", "jpg", "jpeg", "webp", "gif", "avif", "heic", "bmp", "tif", "tiff", "psd", "exr", "jxl", "jp2"),
+        *("mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "3gp", "ogv"),
+        *("mp3", "wav", "flac", "ogg", "oga", "opus", "aac", "m4a", "aiff"),
+        *("zip", "gz", "tgz", "bz2", "xz", "zst", "7z", "tar", "glb", "pdf", "npy", "npz", "safetensors", "gguf"),
+        *("parquet", "woff2", "epub", "usdz", "docx", "xlsx", "pptx", "odt"),
+    }
+)
+"""Endings of formats that are never text; `stl`, `ply` and `ts` may be."""
 _FINER: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "text/plain": _TEXTS,

@@ -99,7 +99,7 @@ async def test_every_size_is_stored_byte_for_byte(
         archived = await save(server.url("/out.webp?x=1"), bucket, spool)
     assert archived.size == size
     assert archived.sha256 == hashlib.sha256(data).hexdigest()
-    assert archived.verified
+    assert archived.verified == bool(size)
     assert archived.source == server.url("/out.webp?x=1")
     assert archived.headers == {"etag": etag, "content-type": "image/png", "content-length": str(size)}
     assert (archived.media.header_type, archived.media.url_ending) == ("image/png", "webp")

@@ -206,6 +206,15 @@ def test_cut_chunks_are_not_joined_with_a_range_of_unknown_end(spool: Spool) -> 
     assert len(fetch(spool, first, unsure, good(BODY)).server.requests) == 3
 
 
+@pytest.mark.parametrize("rest", [BODY[7000:19_000], BODY[7000:] + b"more"])
+def test_cut_chunks_are_not_taken_for_whole_when_the_rest_is_not_what_its_range_says(spool: Spool, rest: bytes) -> None:
+    first = chunked(BODY[:7000], end=b"", ETag='"tag"')
+    where = b"Content-Range: bytes 7000-19999/20000\r\n\r\n"
+    wrong = head(206, Transfer_Encoding="chunked")[:-2] + where + b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest)
+    got = fetch(spool, first, wrong, good(BODY))
+    assert (got.body, got.verified, len(got.server.requests)) == (BODY, True, 3)
+
+
 def test_resuming_goes_on_through_many_cuts(spool: Spool) -> None:
     def some(request: Request, send: Send) -> None:
         start = int(request.headers.get("range", "bytes=0-")[6:-1])
@@ -274,6 +283,32 @@ def test_a_body_closed_without_a_length_is_fetched_twice_and_unverified(spool: S
 def test_a_body_closed_early_without_a_length_loses_against_the_whole_one(spool: Spool) -> None:
     got = fetch(spool, head() + BODY[:5000], head() + BODY)
     assert (got.body, got.verified, len(got.server.requests)) == (BODY, False, 3)
+
+
+PAGES = [b"<!doctype html><h1>Oops</h1>", b"<?xml version='1.0'?><Error/>", b'{"error": "busy"}', b"Try later", b""]
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("path", ["/out.png", "/a/b.MP4?x=1", "/all.zip"])
+def test_a_page_where_a_picture_should_be_is_fetched_again(spool: Spool, page: bytes, path: str) -> None:
+    got = fetch(spool, good(page, ETag=md5_etag(page)), good(BODY), path=path)
+    assert (got.body, got.verified) == (BODY, True)
+
+
+def test_a_page_that_comes_twice_where_a_picture_should_be_is_taken_unverified(spool: Spool) -> None:
+    got = fetch(spool, good(PAGES[0], Content_Type="text/html"), path="/out.webp")
+    assert (got.body, got.verified, len(got.server.requests)) == (PAGES[0], False, 2)
+
+
+def test_pages_that_differ_each_time_are_not_taken_for_a_picture(spool: Spool) -> None:
+    with pytest.raises(SourceUnavailable, match="other bytes"):
+        fetch(spool, *[good(b"<html>request %d" % number) for number in range(3)], path="/out.png")
+
+
+@pytest.mark.parametrize("path", ["/out.html", "/out", "/out.json", "/out.txt", "/out.stl", "/out.svg", "/png"])
+def test_a_page_under_any_other_ending_is_a_file_like_others(spool: Spool, path: str) -> None:
+    got = fetch(spool, good(PAGES[0]), path=path)
+    assert (got.verified, len(got.server.requests)) == (True, 1)
 
 
 @pytest.mark.parametrize("status", [404, 410])
