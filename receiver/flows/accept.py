@@ -1,10 +1,11 @@
 """A signed call from Replicate: verified over its bytes, on disk, and only then acknowledged."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from receiver.core.delivery import Delivery
-from receiver.core.errors import SecretUnknown
+from receiver.core.errors import LedgerUnavailable, SecretUnknown
 from receiver.core.ring import Ring
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.secrets import SigningSecrets
@@ -34,6 +35,26 @@ class Accept:
             token=token,
         )
         if await self.ledger.accept(delivery):
+            self.ring(Ring.DELIVERIES)
+
+    def begin(self, body: bytes, headers: Headers, token: str | None) -> "asyncio.Future[bool] | None":
+        """The short way, for who can't await and a call that is in order: done once the delivery is durable.
+
+        None for any other call, about which nothing was done: only the long way tells what is wrong with it.
+        """
+        received_ms = self.now_ms()
+        try:
+            verified = verify(body=body, headers=headers, secrets=self.secrets.at_hand(), now_s=received_ms // 1000)
+            kept = self.ledger.begin(
+                Delivery(id=verified.webhook_id, received_ms=received_ms, body=body, headers=headers, token=token)
+            )
+        except (Unverified, LedgerUnavailable):
+            return None
+        kept.add_done_callback(self._arrived)
+        return kept
+
+    def _arrived(self, kept: "asyncio.Future[bool]") -> None:
+        if not kept.cancelled() and kept.exception() is None and kept.result():
             self.ring(Ring.DELIVERIES)
 
     async def _verified(self, body: bytes, headers: Headers, now_s: int) -> Verified:

@@ -42,7 +42,7 @@ class Bells(Room):
             driver = (await connection.get_raw_connection()).driver_connection
             while True:
                 for words in await _next(driver):
-                    speaker, *kinds = words.split()
+                    speaker, *kinds = words.split() or [""]
                     for kind in kinds if speaker != self._name else ():
                         yield kind
 

@@ -12,6 +12,7 @@ from receiver.core.errors import LedgerFull, LedgerUnavailable
 from receiver.ledger.columns import storable
 from receiver.ledger.database import Database, Dialect, reason
 from receiver.ledger.rows import headers_value
+from receiver.ledger.unbroken import unbroken
 
 WAITING_MAX = 4_096  # deliveries in memory; a disk that syncs in 10 ms takes that many in well under a second
 WAITING_BYTES_MAX = 128 * 2**20  # four bodies of the largest size that is taken
@@ -53,13 +54,13 @@ class Committer:
         LedgerFull at once when too much waits; LedgerUnavailable when it could not be committed. A caller that leaves
         does not take its delivery back.
         """
-        return await self._take(delivery)
+        return await self.begin(delivery)
 
     async def beat(self) -> None:
         """Write the time, the way a delivery is written; raises like `accept`, and when it takes too long."""
         try:
             async with asyncio.timeout(BEAT_S_MAX):
-                await self._take(None)
+                await self.begin(None)
         except TimeoutError as error:
             raise LedgerUnavailable(f"The ledger did not take a row within {BEAT_S_MAX:.0f} s.") from error
 
@@ -70,7 +71,8 @@ class Committer:
         await self._task
         self._thread.shutdown()
 
-    def _take(self, delivery: Delivery | None) -> "asyncio.Future[bool]":
+    def begin(self, delivery: Delivery | None) -> "asyncio.Future[bool]":
+        """Have a delivery (or a sign of life) written with the next batch; the future tells as `accept` does."""
         if self._closed:
             raise LedgerUnavailable("The ledger is closed.")
         one = _Waiting(delivery, _size(delivery), asyncio.get_running_loop().create_future())
@@ -89,7 +91,8 @@ class Committer:
             self._wake.clear()
             while self._waiting:
                 async with self._database.committers_turn():
-                    await loop.run_in_executor(self._thread, self._drain, loop)
+                    # Cancelled or not, the turn ends with the thread's work: nobody else may write meanwhile.
+                    await unbroken(loop.run_in_executor(self._thread, self._drain, loop))
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the thread: batch after batch while some wait and nobody else does. Callers hear of each at once."""

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from receiver.core.errors import LedgerUnavailable
+from receiver.core.errors import LedgerRefused, LedgerUnavailable
 from receiver.ledger.unbroken import Unbroken
+
+_LIMIT_EXCEEDED = "54"  # PostgreSQL's class of states for statements and rows that are too large for it
 
 Dialect = Literal["sqlite", "postgresql"]
 Lend = Callable[[], AbstractContextManager[Any]]
@@ -151,9 +153,18 @@ class Connected:
 
 
 def raise_unavailable(error: BaseException | None) -> None:
-    """Turn what a database raises into LedgerUnavailable; anything else is left alone."""
+    """Turn what a database raises into LedgerUnavailable or LedgerRefused; anything else is left alone."""
     if isinstance(error, SQLAlchemyError):
-        raise LedgerUnavailable(f"The ledger can't be used now: {reason(error)}") from error
+        kind = LedgerRefused if _is_refusal(error) else LedgerUnavailable
+        raise kind(f"The ledger can't be used now: {reason(error)}") from error
+
+
+def _is_refusal(error: SQLAlchemyError) -> bool:
+    """Whether what was to be written is to blame, and not the disk, the connection or somebody else's transaction."""
+    if isinstance(error, DBAPIError):
+        too_large = str(getattr(error.orig, "sqlstate", "")).startswith(_LIMIT_EXCEEDED)
+        return too_large or isinstance(error, DataError | IntegrityError)
+    return isinstance(error, StatementError)
 
 
 def reason(error: BaseException) -> str:

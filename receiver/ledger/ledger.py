@@ -1,5 +1,6 @@
 """The ledger: what we remember, on SQLite or PostgreSQL. The only part of the service that speaks SQL."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -62,6 +63,10 @@ class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Bells):
     async def accept(self, delivery: Delivery) -> bool:
         """Keep a delivery; returns once it is on disk. See `Committer.accept`."""
         return await self._committer.accept(delivery)
+
+    def begin(self, delivery: Delivery) -> "asyncio.Future[bool]":
+        """Likewise, for who can't await: it may raise LedgerFull or LedgerUnavailable, and so may its outcome."""
+        return self._committer.begin(delivery)
 
     async def ready(self) -> bool:
         """True when a delivery could be taken now; LedgerUnavailable when not."""

@@ -148,11 +148,14 @@ class Transaction(Settling, Intending):
             names = ("delivery", "new_state", "new_reason", "new_prediction")
             await self._connection.execute(statement, [dict(zip(names, each, strict=True)) for each in read])
 
-    async def finish(self, prediction_ids: Collection[str], *, again: bool = False) -> None:
+    async def finish(self, prediction_ids: Collection[str], *, again: bool = False) -> int:
         """Have the manifests written of those that are final and have no pending output; `again` also of archived ones.
 
-        With the predictions locked, two workers who settle the last two outputs can't both miss it.
+        Gives how many became due by this. With the predictions locked, two workers who settle the last two outputs
+        can't both miss it.
         """
+        if not prediction_ids:
+            return 0
         pending = sa.exists().where(outputs.c.prediction_id == predictions.c.id, outputs.c.state == OutputState.PENDING)
         due = sa.update(predictions).where(
             predictions.c.id.in_(list(prediction_ids)),
@@ -162,8 +165,17 @@ class Transaction(Settling, Intending):
         )
         if not again:
             due = due.where(predictions.c.archived_ms.is_(None))
+        made = await self._connection.execute(due.values(manifest_due_ms=self._database.clock.now()))
+        return made.rowcount
+
+    async def unfinish(self, prediction_ids: Collection[str]) -> None:
+        """Take manifests back that are due or being written, since more was heard; those of archived ones stay."""
         if prediction_ids:
-            await self._connection.execute(due.values(manifest_due_ms=self._database.clock.now()))
+            await self._connection.execute(
+                sa.update(predictions)
+                .where(predictions.c.id.in_(list(prediction_ids)), predictions.c.archived_ms.is_(None))
+                .values(manifest_due_ms=None, manifest_lease=None, manifest_ms=None)
+            )
 
     async def _keep_data(self, ids: dict[str, int], files: Sequence[Found]) -> None:
         """Keep whole `data:` URIs apart; forget those of outputs that have another source now."""

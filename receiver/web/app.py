@@ -40,7 +40,7 @@ class Application:
         self.closing = asyncio.Event()
         self._bell = house.bell
         self._bodies = bodies
-        self._hooks = Hooks(accept=house.accept, count=house.metrics.webhook, bodies=Bodies())
+        self._hooks = Hooks(accept=house.accept, begin=house.accept.begin, count=house.metrics.webhook, bodies=Bodies())
         self._prefix = unquote(urlsplit(house.settings.public_url).path).rstrip("/")
         self._guard = Guard(house.keys, house.settings.public_url, clock=_loop_s)
         self._feed = Feed(house)
@@ -66,15 +66,23 @@ class Application:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        path = scope["path"]
-        if self._prefix and (path + "/").startswith(self._prefix + "/"):
-            # The public URL has a path: whether a proxy takes it off or not, we are there.
-            path = path[len(self._prefix) :] or "/"
-            scope = {**scope, "path": path}
-        if is_hook(path):
+        scope = self._below_prefix(scope)
+        if is_hook(scope["path"]):
             await self._hooks(scope, receive, send)
         else:
             await self._answer(scope, receive, send)
+
+    def begin(self, scope: Scope, body: bytes) -> "asyncio.Future[bool] | None":
+        """The express for webhooks: see `Hooks.begin`. None for everything else."""
+        scope = self._below_prefix(scope)
+        return self._hooks.begin(scope, body) if is_hook(scope["path"]) else None
+
+    def _below_prefix(self, scope: Scope) -> Scope:
+        """The public URL may have a path: whether a proxy takes it off or not, we are there."""
+        path = scope["path"]
+        if self._prefix and (path + "/").startswith(self._prefix + "/"):
+            return {**scope, "path": path[len(self._prefix) :] or "/"}
+        return scope
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Everything but webhooks. An error becomes an answer, or cuts the one that has begun."""

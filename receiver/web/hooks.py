@@ -4,6 +4,7 @@ Facts (Replicate's docs, topics/webhooks): the last call of a prediction is trie
 never; redirects are not followed; any 2xx within a few seconds is an acknowledgement.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -20,6 +21,7 @@ UNAVAILABLE_RETRY_S = 5  # a ledger that is down, a secret that could not be fet
 TOKEN_LENGTH_MAX = 128  # ours have 22; a longer one is nobody's and is dropped, since it only helps to route
 
 Take = Callable[[bytes, Headers, str | None], Awaitable[None]]  # as flows.accept.Accept is called
+Begin = Callable[[bytes, Headers, str | None], "asyncio.Future[bool] | None"]  # as Accept.begin
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +47,30 @@ _NOT_POSTED = _answer(405, (b"allow", b"POST"), empty=False)
 class Hooks:
     """`POST /webhooks/replicate` and the same with a token. The answer never has a body: strangers learn nothing."""
 
-    def __init__(self, *, accept: Take, count: Callable[[str], None], bodies: Bodies) -> None:
-        """`count` hears what became of each call."""
+    def __init__(
+        self, *, accept: Take, count: Callable[[str], None], bodies: Bodies, begin: Begin | None = None
+    ) -> None:
+        """`count` hears what became of each call; `begin` is the short way of `accept`."""
+        self._begin = begin
         self._accept = accept
         self._count = count
         self._bodies = bodies
+
+    def begin(self, scope: Scope, body: bytes) -> "asyncio.Future[bool] | None":
+        """The short way for a call whose body is whole: done once it may be answered 200. None if it is not simple."""
+        if self._begin is None or scope["method"] != "POST":
+            return None
+        headers = scope["headers"]
+        if any(name == b"content-encoding" for name, _ in headers):
+            return None
+        taken = self._begin(body, headers, _token(scope["path"]))
+        if taken is not None:
+            taken.add_done_callback(self._counted)
+        return taken
+
+    def _counted(self, taken: "asyncio.Future[bool]") -> None:
+        if not taken.cancelled() and taken.exception() is None:
+            self._count("accepted")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":

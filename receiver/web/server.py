@@ -14,11 +14,11 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from receiver.core.errors import Misconfigured
 from receiver.web.app import Application
 from receiver.web.bodies import WHOLE
+from receiver.web.express import Express
 
 BACKLOG = 2048  # connections that the kernel holds while we are busy
 GRACE_S = 8  # for answers under way at the end; a command ends within ten seconds
@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Express):
     """One connection, with a deadline and a limit for each header block, and an end to dribbling."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -92,7 +92,7 @@ async def test_an_answer_that_does_not_end_is_cut_at_the_stop(site, monkeypatch)
         await release.wait()
 
     app = create_app(site.house)
-    app._hooks._accept = stuck
+    app._hooks._accept, app._hooks._begin = stuck, None
     async with served(app) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head(signed(b"{}"), "Content-Length: 2") + b"{}")
