@@ -16,6 +16,10 @@ class LedgerUnavailable(OutkeepError):
     """The ledger can't be read or written now; nothing was promised."""
 
 
+class LedgerRefused(LedgerUnavailable):
+    """The ledger works, but does not take this: the same again is no use."""
+
+
 class LedgerFull(LedgerUnavailable):
     """More deliveries wait for the disk than we hold in memory: come back in a moment."""
 
