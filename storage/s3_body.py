@@ -4,7 +4,8 @@ import hashlib
 import os
 import socket
 import ssl
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +86,18 @@ class Slice:
 
     def md5(self) -> bytes:
         digest = hashlib.md5(usedforsecurity=False)
+        for piece in self._pieces():
+            digest.update(piece)
+        return digest.digest()
+
+    def crc32(self) -> bytes:
+        crc32 = 0
+        for piece in self._pieces():
+            crc32 = zlib.crc32(piece, crc32)
+        return crc32.to_bytes(4, "big")
+
+    def _pieces(self) -> Iterator[memoryview]:
+        """The bytes, each piece to be done with before the next."""
         buffer = memoryview(bytearray(min(CHUNK_BYTES, self.size)))
         with self.file.open("rb", buffering=0) as file:
             at, end = self.start, self.start + self.size
@@ -92,6 +105,5 @@ class Slice:
                 count = os.preadv(file.fileno(), [buffer[: end - at]], at)
                 if not count:
                     raise WireError("the file to send is shorter than it was said to be")
-                digest.update(buffer[:count])
+                yield buffer[:count]
                 at += count
-        return digest.digest()

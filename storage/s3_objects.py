@@ -57,6 +57,8 @@ class Objects:
         self.bucket = bucket
         # Whether If-None-Match is honoured: None until it was seen. Some servers refuse it, some quietly ignore it.
         self.conditional: bool | None = None
+        # Whether a part's CRC-32 is looked at: None until it was seen.
+        self.crc32: bool | None = None
         self._connect, self._lock = connect, threading.Lock()
         self._account: Account | None = None
         self._wire: Wire | None = None

@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -16,9 +15,9 @@ from storage.bucket import StoredObject
 from storage.errors import BucketUnavailable, Cancelled, StorageError
 from storage.keys import check_key
 from storage.s3_body import Slice, WireError
-from storage.s3_errors import from_answer, from_botocore, status_and_code
-from storage.s3_objects import Found, Objects, Wanted, found
-from storage.sigv4 import quoted_query
+from storage.s3_errors import from_botocore, status_and_code
+from storage.s3_objects import Found, Objects, Wanted
+from storage.s3_parts import send_part, try_checksums
 
 SINGLE_BYTES_MAX = 16 * 1024 * 1024  # larger objects go in parts
 PART_BYTES = 16 * 1024 * 1024  # all parts alike, since R2 insists; S3 takes 10,000 of them
@@ -119,33 +118,17 @@ class S3Upload:
         """Send a part; returns its MD5 and the ETag it got."""
         try:
             upload_id = self._started()
-            md5 = body.md5()
-            return md5, self._again(lambda: self._sent_once(number, body, upload_id, md5))
+            return self._again(lambda: send_part(self._objects, self._key, upload_id, number, body, self._stop.is_set))
         except (WireError, OSError) as error:
             raise self._fail(BucketUnavailable("The file to store can't be read.")) from error
         except StorageError as error:
             raise self._fail(error) from error.__cause__
 
-    def _sent_once(self, number: int, body: Slice, upload_id: str, md5: bytes) -> str:
-        reply = self._objects.wire.ask(
-            "PUT",
-            self._key,
-            {"content-md5": b64encode(md5).decode()},  # the server refuses other bytes, and repeats it as the ETag
-            query=quoted_query({"partNumber": str(number), "uploadId": upload_id}),
-            body=body,
-            stop=self._stop.is_set,
-        )
-        if reply.status != 200:
-            raise from_answer(self._objects.bucket, reply.status, reply.code, reply.headers)
-        part = found(reply.headers)
-        if part.etag != md5.hex() and not part.encrypted:
-            raise BucketUnavailable(f"The bucket {self._objects.bucket} stored other bytes than it was sent.")
-        return part.etag
-
     def _started(self) -> str:
         with self._starting:
             if not self._upload_id:
                 self._upload_id = self._again(self._start)
+                try_checksums(self._objects, self._key, self._upload_id, self._stop.is_set)
             return self._upload_id
 
     def _start(self) -> str:

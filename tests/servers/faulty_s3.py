@@ -5,6 +5,7 @@ import re
 import socket
 import ssl
 import threading
+import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,6 +51,7 @@ class FaultyS3(ThreadingHTTPServer):
         self.conditions = "honoured"  # or "ignored", "refused"
         self.opaque_etags = False  # as with keys of KMS
         self.checksums = True
+        self.part_crc32 = "ignored"  # or "looked at", "not expected"
         self.keep_alive = True
         self.lock = threading.Lock()
         self.stalled, self.released = threading.Event(), threading.Event()
@@ -128,6 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "GET" and not self.key:
             return "versioning" if "versioning" in self.query else "list"
         kind = "part" if "uploadId" in self.query else "put"
+        kind = "trial" if self.query.get("partNumber") == ["10000"] else kind
         post = "create" if "uploads" in self.query else "complete"
         gone = "abort" if "uploadId" in self.query else "delete"
         return {"GET": "get", "HEAD": "head", "PUT": kind, "POST": post, "DELETE": gone}[self.command]
@@ -259,15 +262,22 @@ class Handler(BaseHTTPRequestHandler):
         self.server.uploads[name] = (self.key, {})
         self.say(200, body=f"<R><Key>{self.key}</Key><UploadId>{name}</UploadId></R>".encode())
 
+    def trial(self) -> None:
+        self.part()
+
     def part(self) -> None:
         upload = self.server.uploads.get(self.query["uploadId"][0])
-        if self.damaged():
+        crc32 = self.headers.get("x-amz-checksum-crc32", "") if self.server.part_crc32 != "ignored" else ""
+        if crc32 and self.server.part_crc32 == "not expected":
+            self.say(400, "InvalidRequest")
+        elif self.damaged() or (crc32 and b64decode(crc32) != zlib.crc32(self.body).to_bytes(4, "big")):
             self.say(400, "BadDigest")
         elif not upload:
             self.say(404, "NoSuchUpload")
         else:
             thing = upload[1][int(self.query["partNumber"][0])] = self.received()
-            self.say(200, headers=self.told(thing))
+            told = {"x-amz-checksum-crc32": crc32 if self.fault != CORRUPT else "AAAAAA=="} if crc32 else {}
+            self.say(200, headers=self.told(thing) | told)
 
     def abort(self) -> None:
         self.server.uploads.pop(self.query["uploadId"][0], None)
@@ -280,7 +290,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.forbidden():
             return
-        parts = [thing for _, thing in sorted(self.server.uploads.pop(name)[1].items())]
+        sent = self.server.uploads.pop(name)[1]
+        parts = [sent[int(number)] for number in re.findall(rb"<PartNumber>(\d+)<", self.body)]
         etag = f"{hashlib.md5(b''.join(bytes.fromhex(part.etag) for part in parts)).hexdigest()}-{len(parts)}"
         data = b"".join(part.data for part in parts)
         if self.fault == CORRUPT:

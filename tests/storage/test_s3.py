@@ -301,6 +301,74 @@ async def test_a_part_that_arrived_damaged_is_sent_again(
     assert server.things["p/k"].data == LARGE
 
 
+async def test_parts_go_by_crc32_where_a_wrong_one_was_refused(
+    bucket: S3Bucket, server: FaultyS3, tmp_path: Path
+) -> None:
+    server.part_crc32 = "looked at"
+
+    await put_large(bucket, tmp_path)
+    await put_large(bucket, tmp_path, key="p/other")
+
+    parts = [headers for operation, headers in server.headers if operation == "part"]
+    assert all("x-amz-checksum-crc32" in headers and "content-md5" not in headers for headers in parts)
+    assert (server.count("part"), server.count("trial"), server.count("get")) == (6, 1, 0)
+    assert server.things["p/k"].data == server.things["p/other"].data == LARGE
+
+
+@pytest.mark.parametrize("crc32", ["ignored", "not expected"])
+async def test_parts_go_by_md5_where_nobody_looks_at_their_crc32(
+    bucket: S3Bucket, server: FaultyS3, tmp_path: Path, crc32: str
+) -> None:
+    server.part_crc32 = crc32
+
+    await put_large(bucket, tmp_path)
+    await put_large(bucket, tmp_path, key="p/other")
+
+    parts = [headers for operation, headers in server.headers if operation == "part"]
+    assert all("x-amz-checksum-crc32" not in headers and "content-md5" in headers for headers in parts)
+    assert (server.count("part"), server.count("trial")) == (6, 1)
+    assert server.things["p/k"].data == server.things["p/other"].data == LARGE
+
+
+@pytest.mark.parametrize("fault", [BUSY, DROP])
+async def test_a_trial_without_an_answer_is_made_again_with_the_next_file(
+    bucket: S3Bucket, server: FaultyS3, tmp_path: Path, fault: str | Say
+) -> None:
+    server.part_crc32 = "looked at"
+    server.fail("trial", *[fault] * (1 if fault is BUSY else 2))
+
+    await put_large(bucket, tmp_path)
+    await put_large(bucket, tmp_path, key="p/other")
+
+    ways = ["x-amz-checksum-crc32" in headers for operation, headers in server.headers if operation == "part"]
+    assert ways == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("fault", [CORRUPT, BUSY, LOSE])
+async def test_a_part_with_a_crc32_outlives_a_fault(
+    bucket: S3Bucket, server: FaultyS3, tmp_path: Path, fault: str | Say
+) -> None:
+    server.part_crc32 = "looked at"
+    server.fail("part", None, fault)
+
+    await put_large(bucket, tmp_path)
+
+    assert server.count("part") == 4
+    assert server.things["p/k"].data == LARGE
+
+
+async def test_parts_that_are_joined_to_other_bytes_are_found_out_by_reading(
+    bucket: S3Bucket, server: FaultyS3, tmp_path: Path
+) -> None:
+    server.part_crc32 = "looked at"
+    server.fail("complete", CORRUPT)
+
+    with pytest.raises(BucketUnavailable, match="stored other bytes"):
+        await put_large(bucket, tmp_path)
+
+    assert server.things == {}
+
+
 async def test_success_told_as_an_error_inside_200_is_a_success(
     bucket: S3Bucket, server: FaultyS3, tmp_path: Path
 ) -> None:
