@@ -64,7 +64,7 @@ class FolderBucket:
 
     async def read(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         """The object's bytes from `start`, in chunks of at most 256 KiB."""
-        reading = _Reading(self._tree.path(key))
+        reading = _Reading(self._tree, key)
         try:
             while True:
                 count = CHUNK_BYTES if length is None else min(CHUNK_BYTES, length)
@@ -110,6 +110,7 @@ class FolderBucket:
     def _stat(self, key: str) -> StoredObject | None:
         path = self._tree.path(key)
         if not path.is_file():
+            self._tree.check()
             return None
         return StoredObject(key, path.stat().st_size, "", "")
 
@@ -214,8 +215,8 @@ class FolderUpload:
 class _Reading:
     """A file on its way out. One thread reads; another may close meanwhile: the file is freed when the reading ends."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, tree: Tree, key: str) -> None:
+        self._tree, self._path = tree, tree.path(key)
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -225,6 +226,7 @@ class _Reading:
         """Up to `count` bytes from `start`, b"" at the end. Raises ObjectMissing."""
         with self._lock:
             if self._file is None and not self._path.is_file():
+                self._tree.check()
                 raise ObjectMissing("No object stands under this key.")
             self._file = self._file or self._path.open("rb", buffering=0)
             data = os.pread(self._file.fileno(), count, start)

@@ -123,11 +123,19 @@ class Tree:
         self._durable: set[Path] = set()
         self._naming = threading.Lock()
 
+    def check(self) -> None:
+        """Raise BucketMisconfigured where a file that is not there says nothing: the folder itself is out of order."""
+        if not self.root.exists():  # it is made again with the next object
+            return
+        if not self.root.is_dir():
+            raise BucketMisconfigured("The bucket's folder is a file; name a folder.")
+        if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
+            raise BucketMisconfigured("The bucket's folder must be writable by this user.")
+
     @plainly
     def sweep(self) -> int:
         """Make the folder if need be and remove the drafts that no running process holds. Returns how many."""
-        if self.root.exists() and not self.root.is_dir():
-            raise BucketMisconfigured("The bucket's folder is a file; name a folder.")
+        self.check()
         self._ensure(self._drafts)
         return sum(_removed_if_abandoned(path) for path in list(self._drafts.iterdir()))
 

@@ -9,7 +9,7 @@ from receiver.replicate.errors import ReplicateError
 from storage.bucket import Bucket
 from storage.errors import StorageError
 
-LOOK_EVERY_S = 15.0  # readiness is asked for every few seconds; the bucket and Replicate need not hear each time
+LOOK_EVERY_S = 5.0  # readiness is asked for every few seconds, by several; the bucket and Replicate hear once
 LOOK_S_MAX = 3.0
 ABSENT_KEY = "outkeep-readiness"  # never written: asking for it costs one request and proves that the bucket answers
 

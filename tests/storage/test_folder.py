@@ -95,6 +95,19 @@ def test_a_folder_that_may_not_be_written_is_told() -> None:
         FolderBucket(Path("/proc/sys/outkeep") if os.geteuid() else Path("/sys/kernel/outkeep"))
 
 
+async def test_what_is_not_there_in_a_folder_out_of_order_is_an_outage(bucket: FolderBucket, tmp_path: Path) -> None:
+    root = tmp_path / "made" / "by us"
+    await put(bucket, "there.png", b"there")
+    assert await bucket.stat("missing.png") is None
+    root.rename(tmp_path / "unmounted")
+    root.write_bytes(b"")
+    for key in ("there.png", "missing.png"):
+        with pytest.raises(BucketMisconfigured, match="folder"):
+            await bucket.stat(key)
+        with pytest.raises(BucketMisconfigured, match="folder"):
+            await anext(bucket.read(key))
+
+
 async def test_drafts_of_the_dead_are_swept_and_those_of_the_living_spared(bucket: FolderBucket) -> None:
     folder = bucket._tree.root / ".tmp"
     (folder / "dead").write_bytes(b"half")
