@@ -10,6 +10,9 @@ from receiver.core.output import ROOT, Found, segment
 REFUSED = "refused: the file is on a host that outputs are not fetched from"
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(;[\w.+-]+=[^;,\s]*)*(;base64)?,", re.IGNORECASE)
 _WEB_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_REPLICATES = re.compile(
+    r"https?://(?:[^/?#\\\s]*@)?(?:[\w-]+\.)*replicate\.delivery\.?(?::\d*)?(?:[/?#\\]\S*)?", re.IGNORECASE | re.ASCII
+)
 _DEPTH_MAX = 100  # levels of a schema's references: a schema may point at itself
 
 
@@ -23,13 +26,14 @@ class FileRule:
     def __call__(self, path: str, text: str) -> Found | None:
         if is_data_uri(text) or (_WEB_URL.match(text) and self.allows(text)):
             return Found(path, text)
-        if path in self.by_schema and _WEB_URL.fullmatch(text):
+        # A link of Replicate's own that may not be fetched is no text, whatever the schema says: it will soon be dead.
+        if _REPLICATES.fullmatch(text) or (path in self.by_schema and _WEB_URL.fullmatch(text)):
             return Found(path, text, REFUSED)
         return None
 
     def is_foreign(self, text: str) -> bool:
         """A whole URL that may not be fetched: a lost file or mere text, which only the model's schema can tell."""
-        return _WEB_URL.fullmatch(text) is not None and not self.allows(text)
+        return _WEB_URL.fullmatch(text) is not None and not (self.allows(text) or _REPLICATES.fullmatch(text))
 
 
 def is_data_uri(text: str) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.core import clock, redact, retry
-from receiver.core.files import FileRule, is_data_uri, schema_files
+from receiver.core.files import REFUSED, FileRule, is_data_uri, schema_files
 from receiver.core.output import OUTPUTS_MAX, files, leaves, replace, segment
 
 
@@ -90,6 +90,31 @@ def test_a_string_is_a_file_as_a_whole_or_not_at_all():
     assert files("ftp://replicate.delivery/x", RULE) == ()
     assert is_data_uri("DATA:,x")
     assert not is_data_uri("data:" + "x" * 600 + ",")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://replicate.delivery/x.png",
+        "https://pbxt.replicate.delivery:8443/x.png",
+        "https://who@replicate.delivery/x.png",
+        "HTTPS://Replicate.Delivery./x.png",
+        "https://replicate.delivery?x",
+        "https://replicate.delivery",
+    ],
+)
+def test_a_link_of_replicates_that_may_not_be_fetched_is_a_lost_file_and_never_text(text):
+    strict = FileRule(lambda _url: False)
+    assert [found.lost for found in files({"a": text}, strict)] == [REFUSED]
+    assert not strict.is_foreign(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://replicate.delivery.example/x", "https://notreplicate.delivery/x", "https://replicate.delivery/x is gone"],
+)
+def test_what_only_looks_like_a_link_of_replicates_is_text(text):
+    assert files(text, FileRule(lambda _url: False)) == ()
 
 
 def test_the_same_url_in_two_places_is_two_files():
