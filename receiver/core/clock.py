@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT_MS_MAX = 253_402_300_799_999  # the end of 9999, beyond which no date can be written
 _TOLD = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?\s*([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
@@ -36,7 +37,7 @@ def timestamp_ms(told: object) -> int | None:
         return None
     milliseconds = int((fraction or "0")[:3].ljust(3, "0"))
     passed = (moment - _EPOCH) // timedelta(milliseconds=1) + milliseconds
-    return passed if passed >= 0 else None
+    return passed if 0 <= passed <= _MOMENT_MS_MAX else None
 
 
 def _zone(text: str | None) -> timezone:

@@ -167,7 +167,8 @@ def _next(
     told_events += [
         lost_event(now_known, item.path, item.lost, 0, update.received_ms, links) for item in found if item.lost
     ]
-    changed = ends or told != known.told or now_known.key_name != known.key_name
+    merely = replace(now_known, heard_ms=known.heard_ms)  # what it would be had we only heard the same again
+    changed = ends or merely != known
     verdict = DeliveryState.APPLIED if changed or first else DeliveryState.REPEATED
     return Decision(verdict, now_known, found=found, events=tuple(told_events))
 

@@ -181,3 +181,19 @@ def test_state_never_goes_back_whatever_is_told(words):
         seen += [event.id for event in decision.events if event.type.endswith(("created", "completed"))]
         assert "replicate.delivery" not in json.dumps(dict(known.told))
     assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("output", ["https://replicate.delivery/a.png", ["https://replicate.delivery/a.png"]])
+def test_files_told_after_an_end_without_output_are_news(output):
+    known = merge(None, told("succeeded", output=None)).prediction
+    decision = merge(known, told("succeeded", output=output))
+    assert decision.verdict is DeliveryState.APPLIED
+    assert [found.source for found in decision.found] == ["https://replicate.delivery/a.png"]
+    assert types(decision) == []
+    again = merge(decision.prediction, told("succeeded", output=output))
+    assert again.verdict is DeliveryState.REPEATED
+
+
+def test_a_moment_that_no_date_can_be_written_for_counts_as_untold():
+    decision = merge(None, told("starting", created_at="9999-12-31T23:59:59-12:00"))
+    assert decision.prediction.created_ms == NOON_MS
