@@ -9,6 +9,7 @@ from typing import Any
 
 ROOT = "output"
 OUTPUTS_MAX = 10_000  # files in one prediction; more is a mistake or an attack, and none is fetched beyond it
+NAME_LENGTH_MAX = 240  # of an object's name, without its ending: file systems take 255 bytes, and paths may nest deeply
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -93,6 +94,13 @@ def segment(key: str) -> str:
     if _PLAIN_KEY.fullmatch(key):
         return key
     return "~" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def object_name(path: str) -> str:
+    """The path as the name of an object: itself, or its start and 16 hex digits of its SHA-256 when it is too long."""
+    if len(path) <= NAME_LENGTH_MAX:
+        return path
+    return f"{path[: NAME_LENGTH_MAX - 17]}~{hashlib.sha256(path.encode()).hexdigest()[:16]}"
 
 
 def files(output: Any, is_file: Callable[[str, str], Found | None]) -> tuple[Found, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from receiver.core.links import Links
-from receiver.core.output import OutputState, Stored
+from receiver.core.output import OutputState, Stored, object_name
 from receiver.core.prediction import lost_event
 from receiver.core.redact import redact_text
 from receiver.core.retry import gap_ms
@@ -73,13 +73,14 @@ class Archive:
         if mine:
             kept = await self.ledger.renew(list(mine), lease_ms=LEASE_MS)
             for lease in mine.keys() - kept:
-                mine[lease].cancel()
+                if lease in self.leases:  # else it was settled while we asked
+                    mine[lease].cancel()
 
     async def _one(self, claim: OutputClaim) -> None:
         output = claim.output
-        stem = self.bucket.key(f"{folder(claim.prediction)}/{output.path}")
         started_ms = self.now_ms()
         try:
+            stem = self.bucket.key(f"{folder(claim.prediction)}/{object_name(output.path)}")
             archived = await self.fetch(output.source, stem=stem, spool_name=output.link)
         except Cancelled:
             await self.ledger.hand_back([claim.lease])
@@ -152,7 +153,7 @@ def _stored(archived: Archived, now_ms: int, path: str) -> Stored:
     media = archived.media
     return Stored(
         key=archived.key,
-        name=f"{path}.{media.ending}",
+        name=f"{object_name(path)}.{media.ending}",
         size=archived.size,
         sha256=archived.sha256,
         content_type=media.content_type,

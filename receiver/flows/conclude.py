@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from receiver.core.errors import UpstreamError
 from receiver.core.links import Links
 from receiver.core.ring import Ring
 from receiver.core.telling import archived_event, folder, manifest
+from receiver.flows.reconcile import Ask
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.nouns import ManifestClaim
 from storage.bucket import Bucket
@@ -15,6 +17,7 @@ from storage.errors import Conflict, StorageError
 
 MANIFESTS_MAX = 16  # written at once
 LEASE_MS = 15_000
+CONFIRM_S_MAX = 5.0  # for Replicate to say that there is no output: other manifests wait meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,9 @@ class Conclude:
     ledger: Ledger
     bucket: Bucket
     links: Links
+    ask: Ask
+    output_ttl_ms: int
+    now_ms: Callable[[], int]
     version: str
     ring: Callable[..., None]
 
@@ -34,6 +40,8 @@ class Conclude:
         return len(claims)
 
     async def _one(self, claim: ManifestClaim) -> None:
+        if self._lacks_output(claim) and not await self._confirmed(claim):
+            return
         key = self.bucket.key(f"{folder(claim.prediction)}/manifest.json")
         body = manifest(claim.prediction, claim.outputs, archived_ms=claim.archived_ms, version=self.version)
         try:
@@ -53,6 +61,22 @@ class Conclude:
             if await tx.settle_manifest(claim, key):
                 await tx.tell([event])
         self.ring(Ring.EVENTS, Ring.PREDICTIONS)
+
+    def _lacks_output(self, claim: ManifestClaim) -> bool:
+        """Whether a success came without any output that Replicate may still have."""
+        known = claim.prediction
+        ended_ms = known.heard_ms if known.completed_ms is None else known.completed_ms
+        silent = known.status == "succeeded" and known.told.get("output") is None and not claim.outputs
+        return silent and known.revision == 0 and self.now_ms() < ended_ms + self.output_ttl_ms
+
+    async def _confirmed(self, claim: ManifestClaim) -> bool:
+        """Ask Replicate once more; without an answer the claim becomes due again. An output takes the claim back."""
+        try:
+            async with asyncio.timeout(CONFIRM_S_MAX):
+                known = await self.ask(claim.prediction.id)
+        except (UpstreamError, TimeoutError):
+            return False
+        return known is None or (known.told.get("output") is None and not known.has_files)
 
     async def _put(self, key: str, body: bytes, *, again: bool) -> None:
         digest = hashlib.sha256(body).hexdigest()

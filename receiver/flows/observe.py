@@ -5,8 +5,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from receiver.core import event as events
 from receiver.core.delivery import Delivery, DeliveryState
-from receiver.core.errors import LedgerUnavailable
+from receiver.core.errors import LedgerRefused, LedgerUnavailable
 from receiver.core.files import FileRule
 from receiver.core.links import Links
 from receiver.core.prediction import Decision, Prediction, Source, Update, decide
@@ -42,42 +43,47 @@ class Observe:
         One that can't be processed, for whatever reason that is its own, is quarantined and stops nobody behind it.
         """
         try:
-            return await self._batch(limit)
+            return await self._batch(limit, set())
+        except LedgerRefused:
+            pass  # one of them holds what can't be written
         except LedgerUnavailable:
-            await self.ledger.ready()  # raises when the ledger itself is down: then no delivery is to blame
+            raise  # a full disk, a lost connection, a deadlock: no delivery is to blame, and all are read later
         except Exception:
             log.exception("deliveries could not be read together; they are read one by one")
         return await self._one_by_one()
 
     async def _one_by_one(self) -> int:
+        taken: set[str] = set()
         try:
-            return await self._batch(1)
-        except Exception as error:  # noqa: BLE001 - as above
-            if isinstance(error, LedgerUnavailable):
-                await self.ledger.ready()
+            return await self._batch(1, taken)
+        except Exception as error:
+            if isinstance(error, LedgerUnavailable) and not isinstance(error, LedgerRefused):
+                raise
             reason = f"It could not be processed ({type(error).__name__})."
             async with self.ledger.transaction() as tx:
-                oldest = await tx.unread(1)
-                await tx.mark([(delivery.id, DeliveryState.QUARANTINED, reason, None) for delivery in oldest])
-            return len(oldest)
+                guilty = [delivery for delivery in await tx.unread(1) if delivery.id in taken]
+                await tx.mark([(delivery.id, DeliveryState.QUARANTINED, reason, None) for delivery in guilty])
+            return len(guilty)
 
-    async def _batch(self, limit: int) -> int:
+    async def _batch(self, limit: int, taken: set[str]) -> int:
+        """Read at most `limit` deliveries, whose ids are put into `taken`; gives how many those were."""
         unknown: set[tuple[str, str]] = set()
         async with self.ledger.transaction() as tx:
             deliveries = await tx.unread(limit)
+            taken.update(delivery.id for delivery in deliveries)
             if not deliveries:
                 return 0
             updates, verdicts = await self._read(deliveries, unknown)
             tokens = {delivery.id: delivery.token for delivery in deliveries if delivery.token}
             names = await tx.key_names(set(tokens.values()))
             owners = [names.get(tokens.get(update.delivery_id or "", "")) for update in updates]
-            decisions = await self._merge(tx, updates, owners)
+            decisions, finished = await self._merge(tx, updates, owners)
             verdicts += [
                 (update.delivery_id or "", decision.verdict, decision.reason, update.prediction_id)
                 for update, decision in zip(updates, decisions, strict=True)
             ]
             await tx.mark(verdicts)
-        self._ring(decisions)
+        self._ring(decisions, finished)
         for model, version in unknown:
             await self.schemas.learn(model, version)
         return len(deliveries)
@@ -89,8 +95,8 @@ class Observe:
             if missing:
                 await self.schemas.learn(*missing)
         async with self.ledger.transaction() as tx:
-            decisions = await self._merge(tx, updates, [key_name] * len(updates))
-        self._ring(decisions)
+            decisions, finished = await self._merge(tx, updates, [key_name] * len(updates))
+        self._ring(decisions, finished)
         return [decision.prediction for decision in decisions]
 
     async def _read(
@@ -115,7 +121,10 @@ class Observe:
     def _schema_missing(self, update: Update) -> tuple[str, str] | None:
         return self.schemas.missing(update, self.rule)
 
-    async def _merge(self, tx: Transaction, updates: Sequence[Update], owners: Sequence[str | None]) -> list[Decision]:
+    async def _merge(
+        self, tx: Transaction, updates: Sequence[Update], owners: Sequence[str | None]
+    ) -> tuple[list[Decision], int]:
+        """What becomes of each update, and how many manifests are due now."""
         known = await tx.lock({update.prediction_id for update in updates})
         decisions = [self._decide(known, update, owner) for update, owner in zip(updates, owners, strict=True)]
         await tx.save(list(known.values()))
@@ -130,8 +139,9 @@ class Observe:
         heard = zip(updates, decisions, strict=True)
         await tx.heard([update for update, decision in heard if _kept(update, decision)])
         await tx.tell([event for decision in decisions for event in decision.events])
-        await tx.finish({prediction.id for prediction in known.values() if prediction.final})
-        return decisions
+        await tx.unfinish({decision.prediction.id for decision in decisions if _told_more_of_its_end(decision)})
+        finished = await tx.finish({prediction.id for prediction in known.values() if prediction.final})
+        return decisions, finished
 
     def _decide(self, known: dict[str, Prediction], update: Update, owner: str | None) -> Decision:
         """Decide on one update, and remember the outcome for the next one about the same prediction."""
@@ -141,16 +151,15 @@ class Observe:
         known[update.prediction_id] = prediction
         return replace(decision, prediction=prediction)
 
-    def _ring(self, decisions: Sequence[Decision]) -> None:
+    def _ring(self, decisions: Sequence[Decision], finished: int) -> None:
         """Wake those, and only those, who have something to do now."""
-        ends = [decision for decision in decisions if decision.prediction.final]
         if any(decision.found for decision in decisions):
             self.ring(Ring.OUTPUTS)
-        if any(not decision.found or decision.found[0].lost for decision in ends):
+        if finished:
             self.ring(Ring.MANIFESTS)
         if any(decision.events for decision in decisions):
             self.ring(Ring.EVENTS)
-        if len(ends) < len(decisions):
+        if not all(decision.prediction.final for decision in decisions):
             self.ring(Ring.QUESTIONS)
         if decisions:
             self.ring(Ring.PREDICTIONS)
@@ -166,6 +175,12 @@ async def _update(delivery: Delivery) -> Update:
     else:
         told = read_delivery(delivery.body)
     return read_update(told, source=Source.WEBHOOK, received_ms=delivery.received_ms, delivery_id=delivery.id)
+
+
+def _told_more_of_its_end(decision: Decision) -> bool:
+    """Whether a manifest that is due, or being written this moment, would lack what was heard just now."""
+    ends = any(event.type == events.COMPLETED for event in decision.events)
+    return decision.prediction.final and decision.verdict == DeliveryState.APPLIED and not ends
 
 
 def _kept(update: Update, decision: Decision) -> bool:

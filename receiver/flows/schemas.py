@@ -1,5 +1,6 @@
 """What models say about their outputs, asked for once, and only when an output names a file on a foreign host."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from receiver.replicate.client import Replicate
 from receiver.replicate.errors import ReplicateError
 
 SCHEMAS_MAX = 256  # models whose schema is kept in memory
+LEARN_S_MAX = 5.0  # for one of them: deliveries wait to be read meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,9 @@ class Schemas:
     async def learn(self, model: str, version: str) -> None:
         """Ask Replicate once; afterwards the schema is known, if only as an empty one."""
         try:
-            schema = await self._ask(model, version)
-        except ReplicateError:
+            async with asyncio.timeout(LEARN_S_MAX):
+                schema = await self._ask(model, version)
+        except (ReplicateError, TimeoutError):
             schema = {}
         self._known[model, version] = schema
         while len(self._known) > SCHEMAS_MAX:

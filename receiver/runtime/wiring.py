@@ -157,7 +157,7 @@ def _furnished(
         ask=ask,
         observe=observe,
         archive=_archive(outside, ledger=ledger, links=links, now_ms=now_ms, bell=bell, seen=metrics.attempt),
-        conclude=_conclude(outside, ledger=ledger, links=links, bell=bell),
+        conclude=_conclude(settings, outside, ask=ask, bell=bell),
         relay=Relay(ledger=ledger, ring=bell.ring),
         reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
         sweep=Sweep(
@@ -216,11 +216,14 @@ def _archive(
     )
 
 
-def _conclude(outside: _Outside, *, ledger: Ledger, links: Links, bell: Bell) -> Conclude:
+def _conclude(settings: Settings, outside: _Outside, *, ask: Ask, bell: Bell) -> Conclude:
     return Conclude(
-        ledger=ledger,
+        ledger=ask.observe.ledger,
         bucket=outside.bucket,
-        links=links,
+        links=ask.observe.links,
+        ask=ask,
+        output_ttl_ms=int(settings.output_ttl_s * 1000),
+        now_ms=ask.now_ms,
         version=program_version(),
         ring=bell.ring,
     )

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from receiver.core.output import OutputState
+from receiver.core.ring import Ring
 from storage.errors import BucketUnavailable
 
 
@@ -184,5 +185,80 @@ async def _until_final(home, prediction_id: str) -> None:
         known = await home.house.ask(prediction_id)
         if known is not None and known.final:
             return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it does not end")
+
+
+async def test_a_path_too_long_for_a_file_system_is_archived_under_a_shorter_name(home):
+    deep = {"a" * 64: {"b" * 64: {"c" * 64: {"d" * 64: "file:png"}}}}
+    known = await home.finish((await home.create(sandbox={"output": deep})).id)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert (output.state, len(output.path)) == (OutputState.ARCHIVED, 266)
+    assert output.stored is not None
+    assert output.stored.key.endswith("/" + output.stored.name)
+    assert len(output.stored.name) <= 255
+
+
+async def test_a_success_that_came_without_its_output_is_asked_about_before_its_manifest(home):
+    known = await home.create(sandbox={"webhook": "never"})
+    truth_of = await _ended(home, known.id)
+    bare = {**truth_of, "output": None}
+    await home.webhook(json.dumps(bare).encode())
+    await home.house.observe.step()
+    assert (await home.house.ledger.prediction(known.id)).final
+    known = await home.finish(known.id)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.ARCHIVED
+    assert (await types(home, known.id)) == [
+        "prediction.created", "prediction.completed", "output.archived", "prediction.archived",
+    ]  # fmt: skip
+
+
+async def test_while_replicate_does_not_say_that_there_was_no_output_the_manifest_waits(home):
+    known = await home.create(sandbox={"webhook": "never", "output": None, "api": ["5x:503"]})
+    await home.webhook(json.dumps({**known.told, "id": known.id, "status": "succeeded", "output": None}).encode())
+    await home.house.observe.step()
+    assert await home.house.conclude.step() == 1
+    assert (await home.house.ledger.prediction(known.id)).archived_ms is None
+    home.clock.ahead_ms += 2 * 3_600_000  # by now it would be gone anyway
+    assert await home.house.conclude.step() == 1
+    assert (await home.house.ledger.prediction(known.id)).archived_ms is not None
+
+
+async def test_files_told_after_the_end_take_back_a_manifest_that_is_being_written(home):
+    known = await home.create(sandbox={"webhook": "never"})
+    ended = await _ended(home, known.id)
+    await home.webhook(json.dumps({**ended, "output": None}).encode(), "msg_1")
+    await home.house.observe.step()
+    (claim,) = await home.house.ledger.claim_manifests(1, lease_ms=15_000)
+    await home.webhook(json.dumps(ended).encode(), "msg_2")
+    await home.house.observe.step()
+    async with home.house.ledger.transaction() as tx:
+        assert not await tx.settle_manifest(claim, "too early")
+    assert await home.house.ledger.claim_manifests(1, lease_ms=15_000) == []
+    known = await home.finish(known.id)
+    assert (await types(home, known.id))[-2:] == ["output.archived", "prediction.archived"]
+
+
+async def test_the_manifest_is_rung_for_when_all_files_were_archived_before_the_end(home):
+    known = await home.create(sandbox={"webhook": "never"})
+    ended = await _ended(home, known.id)
+    await home.webhook(json.dumps({**ended, "status": "processing", "completed_at": None}).encode(), "msg_1")
+    await home.house.observe.step()
+    await home.house.archive.step(8)
+    seen = home.house.bell.count(Ring.MANIFESTS)
+    await home.webhook(json.dumps(ended).encode(), "msg_2")
+    await home.house.observe.step()
+    assert home.house.bell.count(Ring.MANIFESTS) == seen + 1
+    assert await home.house.conclude.step() == 1
+
+
+async def _ended(home, prediction_id: str) -> dict[str, object]:
+    """What Replicate says of it at its end, without our having heard."""
+    replicate = home.house.ask.replicate
+    for _ in range(400):
+        told = await replicate.get(prediction_id)
+        if told["status"] == "succeeded":
+            return dict(told)
         await asyncio.sleep(0.02)
     raise AssertionError("it does not end")
