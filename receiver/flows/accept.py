@@ -9,9 +9,11 @@ from receiver.core.errors import LedgerUnavailable, SecretUnknown
 from receiver.core.ring import Ring
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.secrets import SigningSecrets
-from receiver.replicate.signature import Reason, Unverified, Verified, verify
+from receiver.replicate.signature import Reason, Secret, Unverified, Verified, verify
 
 Headers = Sequence[tuple[bytes, bytes]]
+
+_LARGE_BODY_BYTES = 256 * 1024  # to hash more than this would hold up everybody on the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Accept:
         """Check against every secret; a signature that none explains is worth asking Replicate for its secret again."""
         known = await self.secrets.known()
         try:
-            return verify(body=body, headers=headers, secrets=known, now_s=now_s)
+            return await _check(body, headers, known, now_s)
         except Unverified as verdict:
             if verdict.reason is not Reason.UNEXPLAINED:
                 raise
@@ -71,4 +73,11 @@ class Accept:
                         "No signing secret is known yet: Replicate could not be asked for it."
                     ) from None
                 raise
-        return verify(body=body, headers=headers, secrets=await self.secrets.known(), now_s=now_s)
+        return await _check(body, headers, await self.secrets.known(), now_s)
+
+
+async def _check(body: bytes, headers: Headers, secrets: Sequence[Secret], now_s: int) -> Verified:
+    """`verify`, in a thread where it would take long."""
+    if len(body) <= _LARGE_BODY_BYTES:
+        return verify(body=body, headers=headers, secrets=secrets, now_s=now_s)
+    return await asyncio.to_thread(verify, body=body, headers=headers, secrets=secrets, now_s=now_s)

@@ -1,8 +1,9 @@
 """Creating: an intent on disk, then Replicate with our webhook, then what it said."""
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from receiver.core.errors import UpstreamError
@@ -36,16 +37,31 @@ class Create:
     token: Callable[[], str]
     now_ms: Callable[[], int]
     asks_for_webhook: bool
+    _under_way: set[asyncio.Task[Prediction]] = field(default_factory=set)
 
     async def __call__(
         self, path: str, body: Mapping[str, Any], *, key_name: str | None, cancel_after: str | None = None
     ) -> Prediction:
         """`path` is one of Replicate's creating routes (`/predictions`, `/models/{owner}/{name}/predictions` …).
 
-        Raises UpstreamError with what Replicate said, LedgerUnavailable when nothing was asked of it.
+        Raises UpstreamError with what Replicate said, LedgerUnavailable when nothing was asked of it. A caller that
+        leaves stops nothing: what Replicate was asked for is paid for, and recorded.
         """
         if any(body.get(name) is not None for name in _WEBHOOK_FIELDS):
             raise UpstreamError(422, {"title": "Unprocessable entity", "detail": NO_WEBHOOK, "status": 422})
+        task = asyncio.create_task(self._made(path, body, key_name, cancel_after))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Prediction]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: whoever left does not hear of it
+
+    async def _made(
+        self, path: str, body: Mapping[str, Any], key_name: str | None, cancel_after: str | None
+    ) -> Prediction:
         token = self.token()
         await self.ledger.intend(
             Intent(token=token, made_ms=self.now_ms(), key_name=key_name, path=path, request=redact({**body}))

@@ -1,11 +1,13 @@
 import asyncio
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from receiver.core.delivery import DeliveryState
-from receiver.core.errors import SecretUnknown
+from receiver.core.errors import LedgerUnavailable, SecretUnknown
+from receiver.ledger.transaction import Transaction
 from receiver.replicate.signature import Unverified
 from receiver.sandbox.options import Options
 
@@ -138,3 +140,104 @@ async def test_text_that_a_database_cannot_hold_is_processed_all_the_same(home):
     )
     await home.house.observe.step()
     assert (await states(home))["odd"] is DeliveryState.APPLIED
+
+
+async def test_a_large_body_is_verified_beside_the_event_loop(home):
+    raw = body(logs="x" * (24 * 2**20))
+    headers = home.signed(raw, "large")
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    await home.webhook(body("other"), "small")  # so that the secret is known
+    counting = asyncio.create_task(count())
+    with pytest.raises(Unverified):
+        await home.house.accept(raw[:-1], headers, None)
+    counting.cancel()
+    assert turns > 5
+
+
+async def test_a_ledger_in_trouble_blames_no_delivery(home, monkeypatch):
+    await home.webhook(body("p1"), "msg_1")
+    troubles = 3
+    save = Transaction.save
+
+    async def failing(self, known):
+        nonlocal troubles
+        if troubles:
+            troubles -= 1
+            raise LedgerUnavailable("The ledger can't be used now: database or disk is full")
+        await save(self, known)
+
+    monkeypatch.setattr(Transaction, "save", failing)
+    for _ in range(3):
+        with pytest.raises(LedgerUnavailable):
+            await home.house.observe.step()
+        assert await states(home) == {"msg_1": DeliveryState.ACCEPTED}
+    assert await home.house.observe.step() == 1
+    assert await states(home) == {"msg_1": DeliveryState.APPLIED}
+
+
+async def test_what_the_ledger_refuses_is_quarantined_and_stops_nobody(home, monkeypatch):
+    for name in ("p1", "poison", "p2"):
+        await home.webhook(body(name), f"msg_{name}")
+    save = Transaction.save
+
+    async def wide(self, known):
+        await save(self, [replace(each, asks=2**70 if each.id == "poison" else each.asks) for each in known])
+
+    monkeypatch.setattr(Transaction, "save", wide)
+    for _ in range(4):
+        await home.house.observe.step()
+    assert {name: state.value for name, state in (await states(home)).items()} == {
+        "msg_p1": "applied",
+        "msg_poison": "quarantined",
+        "msg_p2": "applied",
+    }
+
+
+async def test_only_the_delivery_that_failed_is_quarantined(home, monkeypatch):
+    await home.webhook(body("poison"), "msg_poison")
+    await home.webhook(body("good"), "msg_good")
+
+    async def faulty(self, tx, updates, owners):
+        del self, tx, owners
+        raise ZeroDivisionError
+
+    unread = Transaction.unread
+    calls = 0
+
+    async def hidden(self, limit):
+        """From the third look on another process holds the first delivery."""
+        nonlocal calls
+        calls += 1
+        found = await unread(self, 10)
+        return found[:limit] if calls < 3 else found[1 : limit + 1]
+
+    monkeypatch.setattr(type(home.house.observe), "_merge", faulty)
+    monkeypatch.setattr(Transaction, "unread", hidden)
+    assert await home.house.observe.step() == 0
+    assert set((await states(home)).values()) == {DeliveryState.ACCEPTED}
+
+
+async def test_a_caller_who_leaves_in_the_middle_of_creating_does_not_hide_the_prediction(home):
+    await home.create()  # connections are made
+    for number in range(25):
+        creating = asyncio.create_task(home.create())
+        await asyncio.sleep(number * 0.001)
+        creating.cancel()
+        await asyncio.gather(creating, return_exceptions=True)
+    for _ in range(200):
+        if not home.house.create._under_way:
+            break
+        await asyncio.sleep(0.02)
+    assert await home.house.ledger.open_intents(home.clock() + 1000) == []
+    made = (await home.house.ask.replicate.list()).results
+    known = (await home.house.ledger.predictions()).items
+    assert {told["id"] for told in made} == {each.id for each in known}
+    assert {each.key_name for each in known} == {"app"}
+    assert len(known) > 1
