@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from receiver.core.errors import LedgerUnavailable
@@ -22,6 +22,7 @@ PRUNED_MAX = 500  # rows in one small transaction
 DAY_MS = 86_400_000
 STORM_PER_S = 500  # webhooks a second from which on they are taken in first and read later
 LULL_S = 0.05
+IDLE_S = 0.1  # before another look at what is due but could not be had: another process has it in hand
 GIVE_WAY_S = 1.0  # even in a storm that does not end, some are read every second
 
 log = logging.getLogger("outkeep.worker")
@@ -43,15 +44,22 @@ class Worker:
             self._loop(Ring.MANIFESTS, house.conclude.step, MANIFESTS_MAX),
             self._loop(Ring.EVENTS, house.relay.step, NUMBERED_MAX),
             self._loop(Ring.QUESTIONS, house.reconcile.step, QUESTIONS_MAX),
-            self._archive_loop(),
             self._every(LEASE_MS / 3000, house.archive.renew),
             self._every(PRUNE_EVERY_S, self._prune),
         ]
         if house.settings.sweep_every_s:
             loops.append(self._every(house.settings.sweep_every_s, house.sweep.step))
         async with asyncio.TaskGroup() as group:
-            for loop in loops:
-                group.create_task(loop)
+            group.create_task(self._archive_loop())
+            tasks = [group.create_task(loop) for loop in loops]
+            group.create_task(self._cut_short(tasks))
+
+    async def _cut_short(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """End what waits for Replicate or a bucket in the midst of a step; its work becomes due again by itself."""
+        await self._stop.wait()
+        _, late = await asyncio.wait(tasks, timeout=STOP_S / 2)
+        for task in late:
+            task.cancel()
 
     async def _loop(self, kind: Ring, step: Callable[[int], Awaitable[int]], full: int) -> None:
         """Step after step of `full` things while there are so many; asleep until a ring or until something is due."""
@@ -59,7 +67,7 @@ class Worker:
             seen = self._house.bell.count(kind)
             did = await self._safely(step(full))
             if did is None or did < full:
-                await self._sleep(kind, seen)
+                await self._sleep(kind, seen, least_s=0.0 if did else IDLE_S)
 
     async def _read(self, limit: int) -> int:
         """Read deliveries, though in a storm only once in a while: taking them in goes first, reading has an hour."""
@@ -80,9 +88,10 @@ class Worker:
         running: set[asyncio.Task[None]] = set()
         while not self._stop.is_set():
             seen = self._house.bell.count(Ring.OUTPUTS)
-            running.update(await self._safely(archive.start(places - len(running))) or ())
+            begun = await self._safely(archive.start(places - len(running)))
+            running.update(begun or ())
             if len(running) < places:
-                await self._sleep(Ring.OUTPUTS, seen, *running)
+                await self._sleep(Ring.OUTPUTS, seen, *running, least_s=0.0 if begun else IDLE_S)
             else:
                 await self._first_of(self._stop.wait(), *running)
             running = {task for task in running if not _ended(task)}
@@ -97,10 +106,10 @@ class Worker:
             if late:
                 await asyncio.wait(late, timeout=STOP_S / 2)
 
-    async def _sleep(self, kind: Ring, seen: int, *tasks: asyncio.Task[None]) -> None:
-        """Until the bell rings, a task ends, something becomes due, or the stop."""
+    async def _sleep(self, kind: Ring, seen: int, *tasks: asyncio.Task[None], least_s: float) -> None:
+        """Until the bell rings, a task ends, something becomes due (not before `least_s`), or the stop."""
         due_ms = await self._safely(self._due_in_ms(kind))
-        timeout_s = LOOK_EVERY_S if due_ms is None else min(LOOK_EVERY_S, due_ms / 1000)
+        timeout_s = LOOK_EVERY_S if due_ms is None else min(LOOK_EVERY_S, max(least_s, due_ms / 1000))
         rung = self._house.bell.wait(kind, seen=seen, timeout_s=None)
         await self._first_of(rung, self._stop.wait(), *tasks, timeout_s=timeout_s)
 
@@ -197,3 +206,5 @@ async def _quietly(work: Coroutine[Any, Any, None]) -> None:
         await work
     except LedgerUnavailable as error:
         log.warning("the ledger is not available: %s", error)
+    except Exception:
+        log.exception("hearing or telling other processes failed; it will be tried again")

@@ -5,9 +5,12 @@ import time
 
 import httpx
 
+from receiver.core.delivery import Delivery
 from receiver.core.errors import LedgerUnavailable
 from receiver.core.prediction import Prediction
+from receiver.ledger import Ledger
 from receiver.runtime import settings as settings_of
+from receiver.runtime import worker as worker_module
 from receiver.runtime.wiring import open_house
 from receiver.runtime.worker import Worker, mirror
 from receiver.sandbox.options import Options
@@ -123,3 +126,53 @@ async def test_health_names_what_is_down_and_looks_rarely(tmp_path):
             assert await house.failing() == []
             house.health._looked_s = -float("inf")
             assert await house.failing() == ["replicate"]
+
+
+async def test_a_replicate_that_says_nothing_does_not_hold_up_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_module, "STOP_S", 1.0)
+    async with running(Options(seed=2, speed=0.02)) as sandbox:
+        async with open_house(settings_of.read(environ(sandbox, tmp_path))) as house:
+            known = await house.create("/models/sandbox/slow/predictions", {"input": {}}, key_name=None)
+            async with httpx.AsyncClient(trust_env=False) as client:
+                await client.post(f"{sandbox.url}/_sandbox/mischief", json={"api": ["hang:60"], "list": ["hang:60"]})
+            await asyncio.sleep(0.3)
+            stop = asyncio.Event()
+            worker = asyncio.create_task(Worker(house).run(stop))
+            await asyncio.sleep(0.5)  # it asks about the prediction, and for the list
+            began = time.monotonic()
+            stop.set()
+            await asyncio.wait_for(worker, 10)
+            assert time.monotonic() - began < 2
+            assert await house.ledger.prediction(known.id) is not None
+
+
+async def test_what_another_process_has_in_hand_is_not_looked_at_without_a_pause(tmp_path, monkeypatch):
+    database = await postgres.server().database()
+    async with running(Options(seed=2)) as sandbox:
+        checked = settings_of.read(environ(sandbox, tmp_path, OUTKEEP_DATABASE_URL=database))
+        async with open_house(checked) as house:
+            other = await Ledger.open(database, now_ms=house.now_ms)
+            await house.ledger.accept(Delivery("msg_1", 1, b'{"id": "p1", "status": "processing"}'))
+            looks = 0
+            due_in_ms = house.ledger.due_in_ms
+
+            async def counted() -> dict[str, int | None]:
+                nonlocal looks
+                looks += 1
+                return await due_in_ms()
+
+            monkeypatch.setattr(house.ledger, "due_in_ms", counted)
+            stop = asyncio.Event()
+            async with other.transaction() as tx:
+                assert len(await tx.unread(1)) == 1
+                worker = asyncio.create_task(Worker(house).run(stop))
+                await asyncio.sleep(1.5)
+            assert looks < 30
+            for _ in range(200):
+                if await house.ledger.prediction("p1") is not None:
+                    break
+                await asyncio.sleep(0.02)
+            stop.set()
+            await asyncio.wait_for(worker, 10)
+            await other.close()
+            assert await house.ledger.prediction("p1") is not None
