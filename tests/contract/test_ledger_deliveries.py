@@ -1,4 +1,6 @@
 import asyncio
+import time
+from typing import Any
 
 import pytest
 
@@ -192,3 +194,26 @@ async def test_what_the_driver_says_leaves_as_one_plain_sentence(ledger: Ledger)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert await ledger.fact("hush") is None
+
+
+async def test_nobody_else_writes_while_a_cancelled_commit_is_still_under_way(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = committer._values
+
+    def slow(*args: Any) -> tuple[Any, ...]:
+        time.sleep(0.3)
+        return values(*args)
+
+    monkeypatch.setattr(committer, "_values", slow)
+    waiting = asyncio.create_task(ledger.accept(delivery()))
+    await asyncio.sleep(0.1)
+    ending = asyncio.create_task(ledger._committer.close())
+    await asyncio.sleep(0)
+    ending.cancel()
+    await given(ledger, prediction("p2"))
+    assert await waiting is True
+    await asyncio.gather(ending, return_exceptions=True)
+    assert await ledger.delivery("msg_1") is not None
+    assert await ledger.prediction("p2") is not None
+    ledger._committer._task = asyncio.create_task(asyncio.sleep(0))  # it was cancelled: leave one that can be closed

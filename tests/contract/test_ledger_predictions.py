@@ -2,7 +2,9 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
+from receiver.core.errors import LedgerRefused, LedgerUnavailable
 from receiver.core.prediction import Source, Update
 from receiver.ledger import Intent, IntentState, Ledger, UpdateRow
 from tests.contract.ledger_nouns import NOW_MS, archive, claim_one, file, given, prediction
@@ -211,3 +213,39 @@ async def _finished(ledger: Ledger) -> None:
     async with ledger.transaction() as tx:
         await tx.lock(["p1"])
         await tx.finish(["p1"])
+
+
+async def test_a_manifest_is_taken_back_from_whoever_writes_it_when_more_was_heard(ledger: Ledger) -> None:
+    await given(ledger, prediction(status="succeeded"))
+    async with ledger.transaction() as tx:
+        await tx.lock(["p1"])
+        assert await tx.finish(["p1"]) == 1
+        assert await tx.finish(["p1"]) == 0
+    (claim,) = await ledger.claim_manifests(1, lease_ms=15_000)
+    async with ledger.transaction() as tx:
+        await tx.lock(["p1"])
+        await tx.found("p1", [file()], expires_ms=NOW_MS, link=lambda: "late")
+        await tx.unfinish(["p1"])
+        assert await tx.finish(["p1"]) == 0
+    async with ledger.transaction() as tx:
+        assert await tx.settle_manifest(claim, "x/manifest.json") is False
+    assert await archive(ledger, await claim_one(ledger))
+    (again,) = await ledger.claim_manifests(1, lease_ms=15_000)
+    assert [each.path for each in again.outputs] == ["output"]
+    async with ledger.transaction() as tx:
+        assert await tx.settle_manifest(again, "x/manifest.json") is True
+        await tx.unfinish(["p1"])
+    known = await ledger.prediction("p1")
+    assert known is not None
+    assert known.archived_ms == again.archived_ms
+
+
+async def test_what_the_ledger_cannot_hold_is_told_apart_from_trouble(ledger: Ledger) -> None:
+    with pytest.raises(LedgerRefused):
+        await given(ledger, prediction(heard_ms=None))
+    await given(ledger, prediction())
+    async with ledger._database.write() as connection:
+        await connection.execute(sa.text("ALTER TABLE predictions RENAME TO elsewhere"))
+    with pytest.raises(LedgerUnavailable) as trouble:
+        await given(ledger, prediction())
+    assert not isinstance(trouble.value, LedgerRefused)
