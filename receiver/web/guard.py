@@ -17,7 +17,7 @@ _KEYLESS = re.compile(r"/(?:streams/[^/]+|shared/[^/]+|schemas/.*|ui/login|ui/st
 _REPLICATE = re.compile(
     r"/(?:v1|predictions|models|deployments|trainings|collections|hardware|account|search)(?:/.*)?", re.DOTALL
 )
-_CREATING = re.compile(r".*/predictions(?:/[^/]*/cancel)?", re.DOTALL)
+_CREATING = re.compile(r".*/predictions(?:/[^/]*/cancel)?|(?:/v1){1,2}/files", re.DOTALL)
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?", re.ASCII)
 _AUTHORIZATION = re.compile(r"(Bearer|Token) +(\S+) *", re.ASCII | re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -39,7 +39,7 @@ def is_keyless(method: str, path: str) -> bool:
 
 
 def scope_of(method: str, path: str) -> str:
-    """Which scope a request needs: reading, making and stopping predictions, or anything else."""
+    """Which scope a request needs: reading, making predictions and their input files, stopping them, or all else."""
     if method in _SAFE_METHODS:
         return READ
     return CREATE if method == "POST" and is_replicates(path) and _CREATING.fullmatch(path) else ADMIN
