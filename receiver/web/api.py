@@ -17,7 +17,7 @@ from receiver.core.output import Output, OutputState
 from receiver.core.redact import REDACTED, redact, redact_text
 from receiver.core.telling import api_output, api_prediction
 from receiver.runtime.wiring import House
-from receiver.web.parameters import Parameters
+from receiver.web.parameters import ID, Parameters
 from receiver.web.problems import WrongParameter, json_answer, not_found
 
 AT_RISK_S = 900.0
@@ -31,7 +31,6 @@ SHOWN_BYTES_MAX = 1024 * 1024
 
 _SECRET_HEADERS = ("auth", "cookie", "signature", "token", "secret", "key")
 _PAGING = ("after", "limit")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
 
 
@@ -73,7 +72,7 @@ class Api:
     async def prediction(self, request: Request) -> Response:
         Parameters(request.scope, ())
         ledger, prediction_id = self.house.ledger, request.path_params["id"]
-        prediction = await ledger.prediction(prediction_id) if _ID.fullmatch(prediction_id) else None
+        prediction = await ledger.prediction(prediction_id) if ID.fullmatch(prediction_id) else None
         if prediction is None:
             raise not_found("There is no prediction of this id in the ledger.")
         outputs, updates, events, deliveries = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""`GET /`: the newest predictions and what was kept of them, as one page without any script.
+"""`GET /`: the newest predictions and what was kept of them, as pages without any script.
 
 Prompts, errors and model names are hostile text: everything is escaped, and the policy allows nothing but our own
 pictures, sounds and films and this page's own style sheet.
@@ -17,14 +17,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.core.clock import iso
-from receiver.core.output import Output
+from receiver.core.output import OUTPUTS_MAX, Output
 from receiver.core.prediction import Prediction
-from receiver.core.telling import url
+from receiver.core.telling import url, urls
 from receiver.runtime.wiring import House
 from receiver.web.files import is_shown
+from receiver.web.parameters import ID
+from receiver.web.problems import not_found
 
 PREDICTIONS = 40  # on the page; the API has the rest
-FILES_MAX = 8  # shown of one prediction
+FILES_MAX = 8  # shown of each prediction among others
 TEXT_MAX = 240  # characters of a prompt or an error
 
 _STYLE = """
@@ -48,19 +50,33 @@ class Page:
     house: House
 
     def routes(self) -> list[Route]:
-        return [Route("/", self.newest, methods=["GET"])]
+        return [
+            Route("/", self.newest, methods=["GET"]),
+            Route("/ui/predictions/{id}", self.one, methods=["GET"]),
+        ]
 
     async def newest(self, _: Request) -> Response:
-        ledger, links = self.house.ledger, self.house.links
-        known = (await ledger.predictions(limit=PREDICTIONS)).items
-        outputs = await ledger.outputs_of([prediction.id for prediction in known])
-        cards = "".join(self._card(prediction, outputs.get(prediction.id, [])) for prediction in known)
+        known = (await self.house.ledger.predictions(limit=PREDICTIONS)).items
+        return await self._page(known, files=FILES_MAX)
+
+    async def one(self, request: Request) -> Response:
+        """The page that `urls.web` of a prediction names."""
+        prediction_id = request.path_params["id"]
+        known = await self.house.ledger.prediction(prediction_id) if ID.fullmatch(prediction_id) else None
+        if known is None:
+            raise not_found("There is no prediction of this id in the ledger.")
+        return await self._page([known], files=OUTPUTS_MAX)
+
+    async def _page(self, known: Sequence[Prediction], *, files: int) -> Response:
+        outputs = await self.house.ledger.outputs_of([prediction.id for prediction in known])
+        cards = "".join(self._card(prediction, outputs.get(prediction.id, []), files) for prediction in known)
+        public_url = escape(self.house.links.public_url)
         text = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>Outkeep</title>'
             '<meta name="viewport" content="width=device-width"><meta name="referrer" content="no-referrer">'
-            f"<style>{_STYLE}</style><header><h1>Outkeep</h1>"
-            f'<a href="{escape(links.public_url)}/api/predictions">predictions as JSON</a>'
-            f'<a href="{escape(links.public_url)}/events">events</a></header><main>'
+            f'<style>{_STYLE}</style><header><h1><a href="{public_url}/">Outkeep</a></h1>'
+            f'<a href="{public_url}/api/predictions">predictions as JSON</a>'
+            f'<a href="{public_url}/events">events</a></header><main>'
             f"{f'<ul>{cards}</ul>' if cards else '<p>Nothing is kept yet: create a prediction.</p>'}</main></html>"
         )
         headers = {
@@ -80,21 +96,19 @@ class Page:
             " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
-    def _card(self, prediction: Prediction, outputs: Sequence[Output]) -> str:
-        shown = "".join(self._file(output) for output in outputs[:FILES_MAX])
-        more = len(outputs) - FILES_MAX
+    def _card(self, prediction: Prediction, outputs: Sequence[Output], files: int) -> str:
+        shown = "".join(self._file(output) for output in outputs[:files])
+        more, links = len(outputs) - files, self.house.links
+        json = f'<a href="{escape(links.public_url)}/api/predictions/{prediction.id}">JSON</a>'
         lines = [
-            f'<h2><a href="{escape(self._address(prediction))}">{_text(_title(prediction))}</a></h2>',
-            f'<p class="dim">{_text(_state(prediction))} · {escape(iso(prediction.created_ms))}</p>',
+            f'<h2><a href="{escape(urls(prediction.id, links)["web"])}">{_text(_title(prediction))}</a></h2>',
+            f'<p class="dim">{_text(_state(prediction))} · {escape(iso(prediction.created_ms))} · {json}</p>',
             f"<p>{_text(_prompt(prediction))}</p>",
             f'<div class="files">{shown}</div>' if shown else "",
             f'<p class="dim">and {more} more</p>' if more > 0 else "",
             f'<p class="lost">{_text(prediction.told["error"])}</p>' if prediction.told.get("error") else "",
         ]
         return f"<li>{''.join(lines)}</li>"
-
-    def _address(self, prediction: Prediction) -> str:
-        return f"{self.house.links.public_url}/api/predictions/{prediction.id}"
 
     def _file(self, output: Output) -> str:
         link, path = escape(url(output, self.house.links) or ""), escape(output.path)

@@ -14,6 +14,7 @@ LIMIT, LIMIT_MAX = 100, 1000  # items of a list or events of the feed in one ans
 WAIT_S_MAX = 60  # proxies between us and the reader give up soon after
 TEXT_LENGTH_MAX = 512
 PARAMETERS_MAX = 32
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)  # of a prediction: no other is in the ledger
 _WHOLE = re.compile(r"\d{1,9}", re.ASCII)
 _CURSOR = re.compile(r"\d{1,16}", re.ASCII)
 
@@ -32,7 +33,8 @@ class Parameters:
             raise Problem(400, "Wrong parameter", f"There are more than {PARAMETERS_MAX} parameters.") from None
         for name, value in pairs:
             if name not in known:
-                raise WrongParameter(name[:64], f"one of {', '.join(sorted(known))}")
+                right = f"one of {', '.join(sorted(known))}" if known else "left out: there are none here"
+                raise WrongParameter(name[:64], right)
             if name in self._told:
                 raise WrongParameter(name, "there once")
             self._told[name] = value

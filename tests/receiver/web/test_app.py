@@ -191,6 +191,19 @@ async def test_the_page_shows_what_was_kept(stage):
     assert stage.sandbox.url not in answer.text
 
 
+async def test_each_prediction_has_the_page_that_is_handed_out_for_it(stage):
+    made = await stage.made("sandbox/four-images", num_outputs=10, prompt="ten hills")
+    told = (await stage.get(f"/v1/predictions/{made['id']}")).json()
+    path = told["urls"]["web"].removeprefix(stage.house.links.public_url)
+    assert told["urls"]["web"] in (await stage.get("/")).text
+    page = await stage.get(path)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text.count("<img") == 10
+    assert "ten hills" in page.text
+    for unknown in ("nope", "x" * 65, "%2e%2e"):
+        assert (await stage.get(f"/ui/predictions/{unknown}")).status_code == 404
+
+
 async def test_the_page_takes_prompts_for_text(site):
     evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\ud800\u0000"
     await site.hear(told("p1", model=evil, error=evil, status="failed", input={"prompt": evil}), "msg_1")
