@@ -22,7 +22,7 @@ from receiver.runtime.keys import Key
 from receiver.runtime.wiring import House
 from receiver.web.api import paged
 from receiver.web.bodies import Bodies
-from receiver.web.parameters import Parameters
+from receiver.web.parameters import ID, Parameters
 from receiver.web.problems import Problem, json_answer, not_found
 from receiver.web.requested import json_object
 
@@ -38,8 +38,7 @@ PAGE = 100  # predictions on a page, as Replicate has them
 _ENDED = FINAL - {"succeeded"}
 _PATH = re.compile(r"(?:/v1){0,2}((?:/[A-Za-z0-9_][A-Za-z0-9._~-]*)+)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_WAIT = re.compile(r"wait(?:=(\d{1,3}))?", re.ASCII)
+_WAIT = re.compile(r"wait(?: *= *\"?0*([1-9]\d{0,8})\"?)?", re.ASCII | re.IGNORECASE)
 _CANCEL_AFTER = re.compile(r"[0-9hms]{1,16}", re.ASCII)
 _LISTED = ("cursor", "created_after", "created_before", "source")
 
@@ -78,7 +77,7 @@ class Gateway:
         names = request.path_params.values()
         if not all(_NAME.fullmatch(name) for name in names):
             raise not_found("There is no model or deployment of this name.")
-        wait_s, cancel_after = _preference(request), request.headers.get("cancel-after")
+        preference, cancel_after = _preference(request), request.headers.get("cancel-after")
         if cancel_after is not None and not _CANCEL_AFTER.fullmatch(cancel_after):
             raise Problem(400, "Bad request", "The header Cancel-After has to be a duration like 30s, 5m or 1h30m.")
         body = await json_object(request, self.bodies)
@@ -88,19 +87,19 @@ class Gateway:
             path, body, key_name=None if key is None else key.name, cancel_after=cancel_after
         )
         headers = {"Location": self.house.links.api(f"/predictions/{prediction.id}")}
-        if wait_s is None:
+        if preference is None:
             return json_answer(await self._told(prediction), 201, headers)
+        wait_s, headers["Preference-Applied"] = preference
         if self._waits < WAITS_MAX:
             self._waits += 1
             try:
                 prediction = await self._settled(prediction, wait_s, request)
             finally:
                 self._waits -= 1
-        headers["Preference-Applied"] = f"wait={wait_s}" if "=" in request.headers["prefer"] else "wait"
         return json_answer(await self._told(prediction, waiting=not _has_ended(prediction)), 201, headers)
 
     async def prediction(self, request: Request) -> Response:
-        Parameters(request.scope, ())
+        """Whatever stands behind a `?` is ignored: some add the time, so that nobody caches."""
         prediction_id = _prediction_id(request)
         known = await self.house.ledger.prediction(prediction_id) or await self.house.ask(prediction_id)
         if known is None:
@@ -158,15 +157,19 @@ def _has_ended(prediction: Prediction) -> bool:
 
 def _prediction_id(request: Request) -> str:
     prediction_id: str = request.path_params["id"]
-    if not _ID.fullmatch(prediction_id):
+    if not ID.fullmatch(prediction_id):
         raise not_found("There is no prediction of this id.")
     return prediction_id
 
 
-def _preference(request: Request) -> int | None:
-    """Seconds that `Prefer: wait` asks for, 1 to 60; None without it. What can't be honoured is ignored (RFC 7240)."""
+def _preference(request: Request) -> tuple[int, str] | None:
+    """What `Prefer: wait` asks for: seconds, 1 to 60, and the words that say it was heard. None without it.
+
+    What can't be honoured is ignored (RFC 7240, which leaves cases and blanks open, too).
+    """
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
         match = _WAIT.fullmatch(preference.strip())
-        if match and match[1] != "0":
-            return min(int(match[1] or WAIT_S_MAX), WAIT_S_MAX) or None
+        if match:
+            wait_s = min(int(match[1] or WAIT_S_MAX), WAIT_S_MAX)
+            return wait_s, f"wait={wait_s}" if match[1] else "wait"
     return None

@@ -67,7 +67,14 @@ async def test_it_has_succeeded_only_once_it_is_archived(stage):
 
 
 @pytest.mark.parametrize(
-    ("prefer", "applied"), [("wait", "wait"), ("wait=30", "wait=30"), ("respond-async, wait=99", "wait=60")]
+    ("prefer", "applied"),
+    [
+        ("wait", "wait"),
+        ("wait=30", "wait=30"),
+        ("respond-async, wait=99", "wait=60"),
+        ("return=minimal, wait", "wait"),
+        ("Wait = 1000", "wait=60"),
+    ],
 )
 async def test_who_prefers_to_wait_gets_the_archived_end(worker, prefer, applied):
     answer = await create(worker, headers={"Prefer": prefer})
@@ -95,7 +102,9 @@ async def test_too_many_waits_at_once_are_answered_at_once(stage, monkeypatch):
     assert (answer.status_code, answer.json()["status"]) == (201, "starting")
 
 
-@pytest.mark.parametrize("prefer", ["wait=0", "wait=abc", "respond-async", "return=minimal", "wait="])
+@pytest.mark.parametrize(
+    "prefer", ["wait=0", "wait=abc", "respond-async", "return=minimal", "wait=", "wait=-5", "waiting"]
+)
 async def test_a_preference_that_can_not_be_honoured_is_ignored(stage, prefer):
     answer = await create(stage, headers={"Prefer": prefer})
     assert answer.status_code == 201
@@ -117,6 +126,11 @@ async def test_a_prediction_is_canceled_through_us(stage):
     assert answer.status_code == 200
     assert answer.json()["id"] == prediction_id
     assert (await stage.post("/v1/predictions/unknownunknownunknown/cancel")).status_code == 404
+
+
+async def test_what_stands_behind_the_id_of_a_prediction_keeps_nobody_from_it(stage):
+    prediction_id = (await create(stage)).json()["id"]
+    assert (await stage.get(f"/v1/predictions/{prediction_id}?t=1795414399")).status_code == 200
 
 
 async def test_a_deadline_is_passed_on(stage):
