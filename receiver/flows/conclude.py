@@ -22,12 +22,15 @@ CONFIRM_S_MAX = 5.0  # for Replicate to say that there is no output: other manif
 
 @dataclass(frozen=True, slots=True)
 class Conclude:
-    """Write manifests of predictions whose outputs are all settled, and tell that they are archived."""
+    """Write manifests of predictions whose outputs are all settled, and tell that they are archived.
+
+    `ask` is None without a token for Replicate: then what it told by webhook has to do.
+    """
 
     ledger: Ledger
     bucket: Bucket
     links: Links
-    ask: Ask
+    ask: Ask | None
     output_ttl_ms: int
     now_ms: Callable[[], int]
     version: str
@@ -40,7 +43,7 @@ class Conclude:
         return len(claims)
 
     async def _one(self, claim: ManifestClaim) -> None:
-        if self._lacks_output(claim) and not await self._confirmed(claim):
+        if self.ask is not None and self._lacks_output(claim) and not await _confirmed(self.ask, claim):
             return
         key = self.bucket.key(f"{folder(claim.prediction)}/manifest.json")
         body = manifest(claim.prediction, claim.outputs, archived_ms=claim.archived_ms, version=self.version)
@@ -69,15 +72,6 @@ class Conclude:
         silent = known.status == "succeeded" and known.told.get("output") is None and not claim.outputs
         return silent and known.revision == 0 and self.now_ms() < ended_ms + self.output_ttl_ms
 
-    async def _confirmed(self, claim: ManifestClaim) -> bool:
-        """Ask Replicate once more; without an answer the claim becomes due again. An output takes the claim back."""
-        try:
-            async with asyncio.timeout(CONFIRM_S_MAX):
-                known = await self.ask(claim.prediction.id)
-        except (UpstreamError, TimeoutError):
-            return False
-        return known is None or (known.told.get("output") is None and not known.has_files)
-
     async def _put(self, key: str, body: bytes, *, again: bool) -> None:
         digest = hashlib.sha256(body).hexdigest()
         try:
@@ -86,3 +80,13 @@ class Conclude:
             Conflict
         ):  # an earlier program wrote it, died before it could say so, and would have written it otherwise
             await self.bucket.put(key, body, content_type="application/json", sha256=digest, replace=True)
+
+
+async def _confirmed(ask: Ask, claim: ManifestClaim) -> bool:
+    """Ask Replicate once more; without an answer the claim becomes due again. An output takes the claim back."""
+    try:
+        async with asyncio.timeout(CONFIRM_S_MAX):
+            known = await ask(claim.prediction.id)
+    except (UpstreamError, TimeoutError):
+        return False
+    return known is None or (known.told.get("output") is None and not known.has_files)

@@ -1,15 +1,19 @@
 """The account's own list against the ledger: predictions that nobody told us about are found and kept, too."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from receiver.core.clock import iso, timestamp_ms
+from receiver.core.errors import LedgerRefused, LedgerUnavailable
 from receiver.core.prediction import FINAL, Source, Update
 from receiver.flows.observe import Observe
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.client import Page, Replicate
 from receiver.replicate.errors import ReplicateError
 from receiver.replicate.payload import Unreadable, read_update
+
+log = logging.getLogger("outkeep.sweep")
 
 WATERMARK = "swept_ms"  # the fact in the ledger: when the last complete sweep began
 
@@ -45,8 +49,21 @@ class Sweep:
         known = await self.ledger.statuses([update.prediction_id for update in updates])
         fresh = [update for update in updates if known.get(update.prediction_id) not in {*FINAL, update.status}]
         if fresh:
-            await self.observe(fresh)
+            await self._observed(fresh)
         return len(fresh)
+
+    async def _observed(self, fresh: Sequence[Update]) -> None:
+        """Merge them, one by one where they can't be together: one that is not to be had must not hide the others."""
+        try:
+            await self.observe(fresh)
+        except Exception as error:
+            if isinstance(error, LedgerUnavailable) and not isinstance(error, LedgerRefused):
+                raise
+            if len(fresh) == 1:
+                log.exception("prediction %s of the account's list could not be processed", fresh[0].prediction_id)
+            else:
+                for update in fresh:
+                    await self._observed([update])
 
     def _read(self, told: object) -> Update | None:
         if not isinstance(told, dict):

@@ -3,13 +3,13 @@
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
-from receiver.core.errors import Misconfigured
+from receiver.core.errors import LedgerOutdated, LedgerUnavailable, Misconfigured
 from receiver.core.files import FileRule
 from receiver.core.links import Links
 from receiver.flows.accept import Accept
@@ -22,7 +22,7 @@ from receiver.flows.reconcile import Ask, Reconcile
 from receiver.flows.relay import Relay
 from receiver.flows.schemas import Schemas
 from receiver.flows.sweep import Sweep
-from receiver.ledger.ledger import Ledger
+from receiver.ledger.ledger import Ledger, migrate
 from receiver.replicate.client import Replicate
 from receiver.replicate.secrets import SigningSecrets
 from receiver.replicate.signature import Secret
@@ -35,7 +35,7 @@ from storage.address import AllowedHosts
 from storage.archive import archive
 from storage.bucket import Bucket
 from storage.buckets import open_bucket
-from storage.errors import BucketMisconfigured, SpoolUnavailable
+from storage.errors import StorageError
 from storage.fetch import Fetcher
 from storage.spool import Spool
 
@@ -87,7 +87,7 @@ async def open_house(settings: Settings, *, now_ms: Callable[[], int] = clock_ms
         raise Misconfigured("OUTKEEP_SINKS can't be used yet: this version tells events by its feed (GET /events).")
     async with AsyncExitStack() as stack:
         keys = Keys.load(settings)
-        ledger = await Ledger.open(settings.database_url, now_ms=now_ms)
+        ledger = await open_ledger(settings, now_ms=now_ms)
         stack.push_async_callback(ledger.close)
         outside = await _outside(settings, stack)
         yield _furnished(settings, outside, now_ms=now_ms, keys=keys, ledger=ledger)
@@ -106,7 +106,7 @@ class _Outside:
 
 async def _outside(settings: Settings, stack: AsyncExitStack) -> _Outside:
     agent = f"outkeep/{program_version()}"
-    bucket = _bucket(settings)
+    bucket = bucket_of(settings)
     stack.push_async_callback(bucket.close)
     hosts = AllowedHosts.parse(settings.output_hosts)
     fetcher = Fetcher(hosts, threads=settings.workers, user_agent=agent)
@@ -221,7 +221,7 @@ def _conclude(settings: Settings, outside: _Outside, *, ask: Ask, bell: Bell) ->
         ledger=ask.observe.ledger,
         bucket=outside.bucket,
         links=ask.observe.links,
-        ask=ask,
+        ask=None if settings.replicate_token is None else ask,
         output_ttl_ms=int(settings.output_ttl_s * 1000),
         now_ms=ask.now_ms,
         version=program_version(),
@@ -234,15 +234,41 @@ def link() -> str:
     return secrets.token_urlsafe(LINK_BYTES)
 
 
-def _bucket(settings: Settings) -> Bucket:
+async def open_ledger(settings: Settings, *, now_ms: Callable[[], int] = clock_ms) -> Ledger:
+    """The ledger of the settings. Raises Misconfigured, LedgerUnavailable; the sentence names the setting."""
+    with _naming("OUTKEEP_DATABASE_URL"):
+        return await Ledger.open(settings.database_url, now_ms=now_ms)
+
+
+async def migrate_ledger(settings: Settings) -> bool:
+    """Bring its schema up to date; False if it was. Raises like `open_ledger`."""
+    with _naming("OUTKEEP_DATABASE_URL"):
+        return await migrate(settings.database_url)
+
+
+def bucket_of(settings: Settings) -> Bucket:
+    """The bucket of the settings. Raises Misconfigured; the sentence names the setting."""
     try:
         return open_bucket(settings.bucket_url)
-    except BucketMisconfigured as error:
+    except StorageError as error:
         raise Misconfigured(f"OUTKEEP_BUCKET_URL can't be used: {error}") from error
 
 
 def _spool(settings: Settings) -> Spool:
     try:
         return Spool(settings.spool_dir, settings.spool_bytes_max)
-    except SpoolUnavailable as error:
-        raise Misconfigured(f"OUTKEEP_SPOOL_DIR is {str(settings.spool_dir)!r}. {error}") from error
+    except OSError as error:
+        says = f"{str(settings.spool_dir)!r} is no folder that can be written ({error.strerror})"
+        raise Misconfigured(f"OUTKEEP_SPOOL_DIR is wrong: {says}.") from error
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """An error that does not say what to mend says where to look."""
+    try:
+        yield
+    except (Misconfigured, LedgerUnavailable) as error:
+        told = str(error)
+        if setting in told or isinstance(error, LedgerOutdated):  # whose mend is a command
+            raise
+        raise type(error)(f"{told.rstrip('.')}. Look at {setting}.") from error

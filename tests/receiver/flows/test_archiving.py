@@ -262,3 +262,14 @@ async def _ended(home, prediction_id: str) -> dict[str, object]:
             return dict(told)
         await asyncio.sleep(0.02)
     raise AssertionError("it does not end")
+
+
+async def test_without_a_token_there_is_nobody_to_ask_whether_there_was_output(build):
+    home = await build(REPLICATE_API_TOKEN="", OUTKEEP_WEBHOOK_SECRETS="whsec_" + "A" * 32)
+    headers = home.signed(b'{"id": "p1", "status": "succeeded"}', "msg_1", "whsec_" + "A" * 32)
+    await home.house.accept(b'{"id": "p1", "status": "succeeded"}', headers, None)
+    await home.house.observe.step()
+    assert await home.house.conclude.step() == 1
+    known = await home.house.ledger.prediction("p1")
+    assert known is not None
+    assert known.archived_ms is not None

@@ -127,3 +127,19 @@ async def test_a_callers_own_webhook_is_refused_rather_than_dropped(home):
         await home.house.create("/models/sandbox/image/predictions", body, key_name=None)
     assert refusal.value.status == 422
     assert "GET /events" in refusal.value.problem["detail"]
+
+
+async def test_one_prediction_of_the_list_that_cannot_be_processed_hides_no_other(home, monkeypatch):
+    made = [await elsewhere(home) for _ in range(4)]
+    decide = type(home.house.observe)._decide
+
+    def faulty(self, known, update, owner):
+        if update.prediction_id == made[2]:
+            raise ZeroDivisionError
+        return decide(self, known, update, owner)
+
+    monkeypatch.setattr(type(home.house.observe), "_decide", faulty)
+    await home.house.sweep.step()
+    known = await home.house.ledger.statuses(made)
+    assert set(known) == {*made} - {made[2]}
+    assert await home.house.ledger.fact("swept_ms") is not None
