@@ -38,7 +38,7 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """A file that is whole: its bytes in memory or in the spool; or in neither, since the bucket has it."""
+    """A file that is whole: its bytes in memory or in the spool; or in neither, since the bucket has it already."""
 
     archived: Archived
     data: bytes | None = None
@@ -64,14 +64,19 @@ async def archive(
     Raises Gone, Refused, Unavailable, BucketMisconfigured, Conflict, Cancelled; nothing half-written is ever visible.
     """
     order = _Order(source, bucket, stem, spool, spool_name, fetcher, bytes_max)
-    whole: _Whole | None = None
-    if spool.has_kept(spool_name):
-        whole = await fetcher.run(lambda stop: _take_kept(order, stop), cancelled, abandoned=_leave)
-    if whole is None:
-        whole = await fetcher.run(lambda stop: _fetch(order, stop), cancelled, abandoned=_leave)
-    if whole.data is not None or whole.file is not None:
-        await _store(order, whole, cancelled)
+    whole = await fetcher.run(lambda stop: _whole(order, stop), cancelled, abandoned=_leave)
+    if whole.file is not None:
+        await _store(order, whole, whole.file, cancelled)
     return whole.archived
+
+
+def _whole(order: _Order, stop: Stop) -> _Whole:
+    """What is small goes to the bucket in the same thread: changing threads costs as much as sending it."""
+    whole = _take_kept(order, stop) if order.spool.has_kept(order.spool_name) else None
+    whole = whole or _fetch(order, stop)
+    if whole.data is not None:
+        _put(order, whole.archived, whole.data, stop)
+    return whole
 
 
 def _take_kept(order: _Order, stop: Stop) -> _Whole | None:
@@ -158,23 +163,38 @@ def _commit(upload: Upload, file: SpoolFile, archived: Archived) -> None:
     file.remove()
 
 
-async def _store(order: _Order, whole: _Whole, cancelled: Stop) -> None:
-    """Take a whole file to the bucket; while the bucket fails, it stays in the spool."""
+def _put(order: _Order, archived: Archived, data: bytes, stop: Stop) -> None:
+    """Take what is in memory to the bucket; while the bucket fails, it stays in the spool."""
+    _still_wanted(stop)
+    try:
+        order.bucket.put_now(archived.key, data, content_type=archived.media.content_type, sha256=archived.sha256)
+    except (BucketUnavailable, BucketMisconfigured):
+        _save(order, archived, data)
+        raise
+
+
+async def _store(order: _Order, whole: _Whole, file: SpoolFile, cancelled: Stop) -> None:
+    """Take a whole file to the bucket; while the bucket fails or nobody waits, it stays in the spool."""
+    archived = whole.archived
     try:
         _still_wanted(cancelled)
-        await _put(order.bucket, whole)
+        await order.bucket.put_file(
+            archived.key,
+            file.path,
+            content_type=archived.media.content_type,
+            size=archived.size,
+            sha256=archived.sha256,
+        )
     except (BucketUnavailable, BucketMisconfigured):
-        await asyncio.to_thread(_save, order, whole)
+        await asyncio.to_thread(_keep, file, archived)
         raise
     except (Cancelled, asyncio.CancelledError):
         _leave(whole)
         raise
     except BaseException:
-        if whole.file is not None:
-            whole.file.remove()
+        file.remove()
         raise
-    if whole.file is not None:
-        await asyncio.to_thread(whole.file.remove)
+    await asyncio.to_thread(file.remove)
 
 
 def _still_wanted(cancelled: Stop) -> None:
@@ -188,22 +208,8 @@ def _leave(whole: _Whole | None) -> None:
         whole.file.close()
 
 
-async def _put(bucket: Bucket, whole: _Whole) -> None:
-    archived = whole.archived
-    content_type, sha256 = archived.media.content_type, archived.sha256
-    if whole.data is not None:
-        await bucket.put(archived.key, whole.data, content_type=content_type, sha256=sha256)
-    elif whole.file is not None:
-        path = whole.file.path
-        await bucket.put_file(archived.key, path, content_type=content_type, size=archived.size, sha256=sha256)
-
-
-def _save(order: _Order, whole: _Whole) -> None:
-    """Keep a whole file in the spool; where that has no room it will have to be fetched again."""
-    if whole.file is not None:
-        _keep(whole.file, whole.archived)
-        return
-    data = whole.data or b""
+def _save(order: _Order, archived: Archived, data: bytes) -> None:
+    """Keep in the spool what was in memory; where that has no room it will have to be fetched again."""
     with contextlib.suppress(SpoolUnavailable):
         file = order.spool.open(order.spool_name)
         try:
@@ -213,7 +219,7 @@ def _save(order: _Order, whole: _Whole) -> None:
         except BaseException:
             file.remove()
             raise
-        _keep(file, whole.archived)
+        _keep(file, archived)
 
 
 def _keep(file: SpoolFile, archived: Archived) -> None:

@@ -76,6 +76,10 @@ class Bucket(Protocol):
         """
         ...
 
+    def put_now(self, key: str, data: bytes, *, content_type: str, sha256: str) -> StoredObject:
+        """`put` for worker threads: blocks."""
+        ...
+
     async def put_file(self, key: str, file: Path, *, content_type: str, size: int, sha256: str) -> StoredObject:
         """Store a file that is whole; otherwise like `put`. Memory stays flat. The file is left where it is."""
         ...

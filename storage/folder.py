@@ -53,6 +53,10 @@ class FolderBucket:
         """Store bytes that are whole. Raises Refused for a key no bucket takes, and what the protocol says."""
         return await self._in_thread(lambda: self._put(key, data, content_type, sha256, replace=replace))
 
+    def put_now(self, key: str, data: bytes, *, content_type: str, sha256: str) -> StoredObject:
+        """`put` for worker threads: blocks."""
+        return self._put(key, data, content_type, sha256, replace=False)
+
     async def put_file(self, key: str, file: Path, *, content_type: str, size: int, sha256: str) -> StoredObject:
         """Copy a file that is whole."""
         upload = self.begin(key, file, content_type=content_type)

@@ -73,9 +73,14 @@ class S3Bucket:
         self, key: str, data: bytes, *, content_type: str, sha256: str, replace: bool = False
     ) -> StoredObject:
         """Store bytes that are whole. Raises Refused for a key no bucket takes, and what the protocol says."""
-        check_key(key)
-        put = self._objects.replace if replace else self._objects.put
-        return await self._in_thread(partial(put, key, Data(data), content_type=_header(content_type), sha256=sha256))
+        if not replace:
+            return await self._in_thread(partial(self.put_now, key, data, content_type=content_type, sha256=sha256))
+        put = partial(self._objects.replace, check_key(key), Data(data))
+        return await self._in_thread(partial(put, content_type=_header(content_type), sha256=sha256))
+
+    def put_now(self, key: str, data: bytes, *, content_type: str, sha256: str) -> StoredObject:
+        """`put` for worker threads: blocks."""
+        return self._objects.put(check_key(key), Data(data), content_type=_header(content_type), sha256=sha256)
 
     async def put_file(self, key: str, file: Path, *, content_type: str, size: int, sha256: str) -> StoredObject:
         """Store a file that is whole, in parts if it is large."""
