@@ -92,6 +92,8 @@ class _Pen:
 
 def _lock(path: Path) -> int:
     """Take the file next to the ledger that says that it is in use. The system drops the lock with the process."""
+    if path.is_dir():
+        raise LedgerUnavailable(f"The ledger {path} can't be opened: it is a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

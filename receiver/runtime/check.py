@@ -5,8 +5,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 
-from receiver.core.errors import LedgerOutdated, LedgerUnavailable, Misconfigured
-from receiver.ledger.ledger import Ledger
+from receiver.core.errors import LedgerUnavailable, Misconfigured
 from receiver.replicate.client import Replicate
 from receiver.replicate.errors import NotFound, ReplicateError, Unauthenticated
 from receiver.replicate.signature import Secret
@@ -46,9 +45,9 @@ async def _ledger(settings: Settings, *, serving: bool) -> Finding:
         says = "In use by the running service, which says that it takes deliveries."
         return Finding(Level.OK, "ledger", says) if ready else failed("ledger", "The running service can't use it.")
     try:
-        ledger = await Ledger.open(settings.database_url, now_ms=wiring.clock_ms)
+        ledger = await wiring.open_ledger(settings)
     except (Misconfigured, LedgerUnavailable) as error:
-        return failed("ledger", _with_mend(error, "OUTKEEP_DATABASE_URL"))
+        return failed("ledger", str(error))
     try:
         await ledger.ready()
     except LedgerUnavailable as error:
@@ -60,15 +59,13 @@ async def _ledger(settings: Settings, *, serving: bool) -> Finding:
 
 async def _bucket(settings: Settings) -> Finding:
     try:
-        bucket = wiring._bucket(settings)  # noqa: SLF001 - wiring alone chooses a bucket
+        bucket = wiring.bucket_of(settings)
     except Misconfigured as error:
         return failed("bucket", str(error))
-    except StorageError as error:
-        return failed("bucket", _with_mend(error, "OUTKEEP_BUCKET_URL"))
     try:
         found = await bucket.probe()
     except StorageError as error:
-        return failed("bucket", _with_mend(error, "OUTKEEP_BUCKET_URL"))
+        return failed("bucket", _with_mend(error))
     finally:
         await bucket.close()
     honours = {
@@ -142,7 +139,7 @@ async def _secret(replicate: Replicate, settings: Settings) -> Finding:
     return Finding(Level.OK, "secret", "The signing secret is known.")
 
 
-def _with_mend(error: Exception, setting: str) -> str:
-    """The error's sentence and, unless it names a mend itself, where to look."""
-    told = f"{str(error).rstrip('.')}."
-    return told if setting in told or isinstance(error, LedgerOutdated) else f"{told} Look at {setting}."
+def _with_mend(error: StorageError) -> str:
+    """The bucket's sentence in the words of our settings and, unless it names a mend itself, with where to look."""
+    told = f"{str(error).rstrip('.')}.".replace("the bucket's URL", "OUTKEEP_BUCKET_URL")
+    return told if "AWS_" in told else f"{told} Look at OUTKEEP_BUCKET_URL and, for S3, AWS_ENDPOINT_URL_S3."

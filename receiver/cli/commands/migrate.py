@@ -11,8 +11,7 @@ from receiver.cli.frame import command
 @command("migrate", ["outkeep migrate", "OUTKEEP_DATABASE_URL=postgresql://user:password@host/outkeep outkeep migrate"])
 def run() -> None:
     """Bring the schema of the ledger (OUTKEEP_DATABASE_URL) up to date. Does no harm when it is."""
-    from receiver.ledger import migrate
-    from receiver.runtime import settings
+    from receiver.runtime import settings, wiring
 
-    asyncio.run(migrate(settings.read(environment()).database_url))
+    asyncio.run(wiring.migrate_ledger(settings.read(environment())))
     click.echo("The ledger's schema is up to date.")

@@ -76,9 +76,17 @@ def test_an_address_that_is_not_ours_is_one_sentence(outkeep):
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(outkeep, bare):
     (bare / "file").write_text("in the way")
-    assert "file/within" in refused(outkeep, "serve", "--port", "0", OUTKEEP_SPOOL_DIR="file/within")
-    assert "ledger" in refused(outkeep, "serve", "--port", "0", OUTKEEP_DATABASE_URL="sqlite:///file/ledger.db")
-    assert "folder" in refused(outkeep, "serve", "--port", "0", OUTKEEP_BUCKET_URL="file:file/within")
+    for name in ("file", "file/within"):
+        said = refused(outkeep, "serve", "--port", "0", OUTKEEP_SPOOL_DIR=name)
+        assert f"OUTKEEP_SPOOL_DIR is wrong: '{name}'" in said
+    wrong = {
+        "OUTKEEP_DATABASE_URL": ["sqlite:///file/ledger.db", "sqlite:///file", f"sqlite:///{bare}"],
+        "OUTKEEP_BUCKET_URL": ["file:file", "file:file/within", "file:/proc/within"],
+    }
+    for setting, values in wrong.items():
+        for value in values:
+            assert setting in refused(outkeep, "serve", "--port", "0", **{setting: value})
+    assert "OUTKEEP_DATABASE_URL" in refused(outkeep, "migrate", OUTKEEP_DATABASE_URL="sqlite:///file/ledger.db")
     assert "--dir can't be used: Not a directory" in refused(outkeep, "demo", "--dir", "file/within")
 
 

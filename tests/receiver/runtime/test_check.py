@@ -246,6 +246,18 @@ async def test_a_bucket_that_honours_conditions_is_ok_and_a_missing_one_a_failur
     assert "OUTKEEP_BUCKET_URL" in missing["bucket"].says
 
 
+async def test_a_bucket_that_is_not_there_or_refuses_is_told_by_the_setting_to_mend(
+    tmp_path, sandbox, s3_environment, monkeypatch
+):
+    environ = world(tmp_path, sandbox, OUTKEEP_BUCKET_URL=s3_environment.url())
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    refused = (await looked(environ))["bucket"].says
+    assert "AWS_SECRET_ACCESS_KEY" in refused
+    assert "OUTKEEP_BUCKET_URL" not in refused  # which is right
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert "AWS_ENDPOINT_URL_S3" in (await looked(environ))["bucket"].says
+
+
 async def test_a_bucket_without_conditional_writes_is_a_warning(tmp_path, sandbox, monkeypatch):
     with running_faulty_s3() as server:
         server.conditions = "ignored"
