@@ -115,7 +115,12 @@ def console(*, stderr: bool = False) -> Any:
     """rich's console: as wide as the terminal, 80 columns elsewhere; no markup, no guessing at highlights."""
     from rich.console import Console
 
-    found = Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            """Called while the error is handled. The frame ends every command alike; rich would exit by itself."""
+            raise  # noqa: PLE0704
+
+    found = Piped(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
     if not found.is_terminal:
-        found = Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=WIDTH, no_color=True)
+        found = Piped(stderr=stderr, markup=False, highlight=False, emoji=False, width=WIDTH, no_color=True)
     return found
