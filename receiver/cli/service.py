@@ -38,7 +38,7 @@ def _checked(name: str, text: str, parse: Any) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise Misconfigured(f"{name} is wrong: {text!r} is not {error}.") from None
+        raise Misconfigured(f"{name} is wrong: {parsing.shown(text)} is not {error}.") from None
 
 
 def _key_headers(environ: Mapping[str, str]) -> dict[str, str]:

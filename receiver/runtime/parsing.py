@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B?|B)?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_PRIVATE = re.compile(r"(?<=//)\S*(?=@)|(?<=\?)\S+")
 _KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KEY_LENGTH_MIN = 20  # characters; shorter ones can be guessed
 _LOCAL_NAMES = frozenset(("localhost", "localhost.localdomain", "ip6-localhost"))
@@ -112,6 +113,16 @@ def bucket_url(text: str) -> str:
     raise ValueError("file:PATH or s3://bucket or s3://bucket/prefix")
 
 
+def shown(text: str) -> str:
+    """A wrong value as it may be repeated."""
+    return repr(_without_secrets(text))
+
+
+def _without_secrets(text: str) -> str:
+    """User name and query of a URL may hold one."""
+    return _PRIVATE.sub("…", text)
+
+
 def output_hosts(text: str) -> str:
     from storage.address import AllowedHosts  # noqa: PLC0415 - its rules, its sentence
     from storage.errors import StorageError  # noqa: PLC0415
@@ -119,7 +130,7 @@ def output_hosts(text: str) -> str:
     try:
         AllowedHosts.parse(text)
     except (ValueError, StorageError) as error:
-        raise ValueError(f"a list of host names or origins: {error}") from None
+        raise ValueError(f"a list of host names or origins: {_without_secrets(str(error)).rstrip('.')}") from None
     return text
 
 

@@ -211,7 +211,7 @@ def _value(setting: Setting, environ: Mapping[str, str], overrides: Mapping[str,
     try:
         return setting.parse(text)
     except ValueError as error:
-        shown = "its value (not shown)" if setting.secret else repr(text)
+        shown = "its value (not shown)" if setting.secret else parsing.shown(text)
         raise Misconfigured(f"{setting.name} is wrong: {shown} is not {error}.") from None
 
 

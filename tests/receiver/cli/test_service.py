@@ -40,6 +40,7 @@ def test_a_service_is_where_it_is_told_to_be_or_where_the_settings_have_it(envir
     ("environ", "told"),
     [
         ({"OUTKEEP_URL": "outkeep.example.com"}, "OUTKEEP_URL is wrong: 'outkeep.example.com' is not an http"),
+        ({"OUTKEEP_URL": "https://me:hush@outkeep.example.com"}, "is wrong: 'https://…@outkeep.example.com' is not"),
         ({"OUTKEEP_PORT": "http"}, "OUTKEEP_PORT is wrong"),
         ({"OUTKEEP_KEY": "k\u00fchler"}, r"OUTKEEP_KEY is wrong: its value \(not shown\)"),
     ],

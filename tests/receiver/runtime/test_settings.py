@@ -53,6 +53,10 @@ WRONG = [
     ({"OUTKEEP_SIGNING_SECRET": "secret"}, "whsec_ and"),
     ({"REPLICATE_API_TOKEN": "r8 x"}, "a token as Replicate shows it"),
     ({"OUTKEEP_OUTPUT_HOSTS": "https://user@host"}, "OUTKEEP_OUTPUT_HOSTS"),
+    ({"OUTKEEP_OUTPUT_HOSTS": "https://u:hunter2@host"}, "OUTKEEP_OUTPUT_HOSTS is wrong: 'https://…@host' is not"),
+    ({"OUTKEEP_OUTPUT_HOSTS": "http://host/path"}, "like http://127.0.0.1:9100."),
+    ({"OUTKEEP_BUCKET_URL": "s3://me:hunter2/@bucket"}, "OUTKEEP_BUCKET_URL is wrong: 's3://…@bucket' is not"),
+    ({"OUTKEEP_REPLICATE_URL": "https://host/v1?token=hunter2"}, "'https://host/v1?…' is not an http:// or https://"),
     ({"OUTKEEP_KEYS_FILE": "a\0b"}, "a path"),
     ({"OUTKEEP_HOST": "0.0.0.0"}, "OUTKEEP_PUBLIC_URL is missing"),
     ({"OUTKEEP_PUBLIC_URL": "https://keep.example.com"}, "OUTKEEP_API_KEYS is missing"),
@@ -66,6 +70,7 @@ def test_a_wrong_value_is_named_with_what_would_be_right_and_no_secret(environ, 
         settings.read(environ)
     told = str(problem.value)
     assert sentence in told
+    assert not told.endswith("..")
     for secret in ("hunter2", "short", "whsec_abc", "r8 x", "0123456789abcdefghij"):
         assert secret not in told
 
