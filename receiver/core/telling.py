@@ -23,6 +23,9 @@ _API_FIELDS = (
     "completed_at",
 )  # fmt: skip
 
+# What a client takes for granted: one null in a list, where a webhook told no model, and a whole `list()` fails.
+_NEVER_NULL: Mapping[str, Any] = {"model": "", "version": "", "input": {}, "logs": "", "metrics": {}, "source": "api"}
+
 
 def folder(prediction: Prediction) -> str:
     """Where a prediction's objects lie under the bucket's prefix: `2026/11/22/{id}`."""
@@ -83,13 +86,14 @@ def replicate_prediction(
     Until then it is told as `processing` (`waiting`: as `starting`, the only status after `Prefer: wait` that the
     clients do not take for the end) without output. Lost outputs are None in their places; when all are lost it failed.
     """
-    told: dict[str, Any] = {"logs": "", "error": None, "metrics": {}, "source": "api", **prediction.told}
+    told: dict[str, Any] = {"error": None, **prediction.told}
     told |= {"id": prediction.id, "data_removed": False, "urls": urls(prediction.id, links)}
-    for name in ("model", "version", "input", "started_at", "completed_at", "created_at"):
+    for name in ("started_at", "completed_at"):
         told.setdefault(name, None)
-    told["logs"] = told["logs"] or ""
+    for name, blank in _NEVER_NULL.items():
+        told[name] = told.get(name) or blank
     told["error"] = told["error"] or None
-    told["created_at"] = told["created_at"] or iso(prediction.created_ms)
+    told["created_at"] = told.get("created_at") or iso(prediction.created_ms)
     if prediction.status == "succeeded" and prediction.archived_ms is None:
         return told | {"status": "starting" if waiting else "processing", "output": None, "completed_at": None}
     if prediction.status not in FINAL:

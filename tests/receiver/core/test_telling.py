@@ -66,6 +66,17 @@ def test_text_so_far_is_shown_while_it_runs_but_never_to_who_waits(waiting, stat
     assert (told_["status"], told_["output"]) == (status, None if waiting else ["a"])
 
 
+@pytest.mark.parametrize("unsaid", [{}, dict.fromkeys(("model", "version", "input", "logs", "metrics", "source"))])
+def test_what_nobody_told_yet_is_empty_where_clients_take_no_null(unsaid):
+    heard = replace(PREDICTION, told={"status": "processing", **unsaid})
+    told_ = telling.replicate_prediction(heard, [], LINKS)
+    assert {name: told_[name] for name in ("model", "version", "input", "logs", "metrics", "source")} == {
+        "model": "", "version": "", "input": {}, "logs": "", "metrics": {}, "source": "api",
+    }  # fmt: skip
+    assert told_["created_at"] == "2026-11-22T08:00:00.000Z"
+    assert (told_["output"], told_["error"], told_["started_at"], told_["completed_at"]) == (None, None, None, None)
+
+
 def test_failure_shows_at_once():
     failed = replace(PREDICTION, told={"status": "failed", "error": "boom"})
     assert telling.replicate_prediction(failed, [], LINKS)["error"] == "boom"
