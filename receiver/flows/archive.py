@@ -21,6 +21,7 @@ from storage.errors import Cancelled, Conflict, Gone, Refused, SourceUnavailable
 LEASE_MS = 15_000  # a dead worker's outputs wait no longer than this
 ABSENT_ATTEMPTS = 6  # a 404 may be a delivery host that is not ready yet: about half a minute of patience
 _PROBLEM_LENGTH_MAX = 300
+_GONE = "gone"
 
 
 class Fetch(Protocol):
@@ -105,9 +106,9 @@ class Archive:
         self.ring(Ring.EVENTS, Ring.MANIFESTS)
 
     async def _failed(self, claim: OutputClaim, error: StorageError, started_ms: int) -> None:
-        problem = redact_text(str(error))[:_PROBLEM_LENGTH_MAX]
+        problem = f"{_kind(error)}: {redact_text(str(error))[:_PROBLEM_LENGTH_MAX]}"
         if self._is_lost(claim, error, started_ms):
-            await self._lost(claim, f"{_kind(error)}: {problem}")
+            await self._lost(claim, problem)
             return
         asked_s = error.retry_after_s if isinstance(error, Unavailable) else None
         retry_in_ms = gap_ms(claim.output.attempts, self.chance(), asked_s=asked_s)
@@ -125,7 +126,8 @@ class Archive:
         if isinstance(error, Refused):
             return True
         if isinstance(error, Gone):
-            return late or claim.output.attempts >= ABSENT_ATTEMPTS or claim.output.source.startswith("data:")
+            absences = 1 + sum(attempt.problem.startswith(_GONE) for attempt in claim.output.history)
+            return late or absences >= ABSENT_ATTEMPTS or claim.output.source.startswith("data:")
         return late and isinstance(error, SourceUnavailable | Conflict)
 
     async def _lost(self, claim: OutputClaim, reason: str) -> None:
@@ -143,7 +145,7 @@ class Archive:
 
 def _kind(error: StorageError) -> str:
     if isinstance(error, Gone):
-        return "gone"
+        return _GONE
     if isinstance(error, Refused):
         return "refused"
     return "conflict" if isinstance(error, Conflict) else "unavailable"

@@ -70,6 +70,20 @@ async def test_a_file_that_stays_away_is_lost_with_every_attempt_on_record(home)
     assert (await types(home, known.id))[-2:] == ["output.lost", "prediction.archived"]
 
 
+async def test_other_trouble_does_not_use_up_the_patience_with_a_file_that_is_not_there_yet(home):
+    known = await home.create(sandbox={"files": [["7x:500", "once:404"]]})
+    await _until_final(home, known.id)
+    for _ in range(8):
+        await home.house.archive.step(8)
+        home.clock.ahead_ms += 61_000
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert (output.state, len(output.history)) == (OutputState.PENDING, 8)
+    assert [attempt.problem.partition(":")[0] for attempt in output.history][-2:] == ["unavailable", "gone"]
+    await home.finish(known.id)
+    (output,) = await home.house.ledger.outputs(known.id)
+    assert output.state is OutputState.ARCHIVED
+
+
 async def test_nothing_is_lost_by_the_clock_alone(home):
     known = await home.create(sandbox={"files": ["500"]})
     await _until_final(home, known.id)
