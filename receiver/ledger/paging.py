@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -14,6 +15,9 @@ from receiver.ledger.rows import Row
 
 Item = TypeVar("Item")
 LIMIT_MAX = 1_000  # rows of one page
+BYTES_MAX = 16 * 1024 * 1024
+"""Of one page where its rows are weighed: a prediction holds its whole input and log, up to 32 MiB of them."""
+
 _NUMBER_MAX = 2**63 - 1  # what the databases can compare with
 
 
@@ -25,12 +29,20 @@ async def page(
     *,
     after: str | None,
     limit: int,
+    weight: sa.ColumnElement[int] | None = None,
 ) -> Page[Item]:
-    """One page, falling by `keys`, which name each row uniquely. ValueError when `after` is no cursor of this list."""
+    """One page, falling by `keys`, which name each row uniquely. ValueError when `after` is no cursor of this list.
+
+    With a `weight` (a row's bytes) the page ends early, though not before its first row, when it becomes too heavy.
+    """
     limit = max(1, min(limit, LIMIT_MAX))
     if after is not None:
         wanted = wanted.where(sa.tuple_(*keys) < sa.tuple_(*_place(after, keys)))
-    found = (await connection.execute(wanted.order_by(*(key.desc() for key in keys)).limit(limit + 1))).all()
+    wanted = wanted.order_by(*(key.desc() for key in keys))
+    if weight is not None:
+        weights = (await connection.execute(wanted.with_only_columns(weight).limit(limit))).scalars().all()
+        limit = max(1, sum(total <= BYTES_MAX for total in accumulate(weights)))
+    found = (await connection.execute(wanted.limit(limit + 1))).all()
     shown = found[:limit]
     following = _cursor([getattr(shown[-1], key.name) for key in keys]) if len(found) > limit else None
     return Page([item(row) for row in shown], following)

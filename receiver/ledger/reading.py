@@ -104,7 +104,10 @@ class Reading(Room):
         after: str | None = None,
         limit: int = 100,
     ) -> Page[Prediction]:
-        """Predictions, newest created first; created in [after, before). ValueError as in `deliveries`."""
+        """Predictions, newest created first; created in [after, before); fewer on a page where they are heavy.
+
+        ValueError as in `deliveries`.
+        """
         wanted = _where(sa.select(*rows.PREDICTION_COLUMNS), predictions, status=status, model=model, key_name=key_name)
         if archived is not None:
             known = predictions.c.archived_ms
@@ -113,9 +116,9 @@ class Reading(Room):
             wanted = wanted.where(predictions.c.created_ms >= created_after_ms)
         if created_before_ms is not None:
             wanted = wanted.where(predictions.c.created_ms < created_before_ms)
-        keys = (predictions.c.created_ms, predictions.c.id)
+        keys, weight = (predictions.c.created_ms, predictions.c.id), sa.func.length(predictions.c.told)
         async with self._database.read() as connection:
-            return await page(connection, wanted, keys, rows.prediction, after=after, limit=limit)
+            return await page(connection, wanted, keys, rows.prediction, after=after, limit=limit, weight=weight)
 
     async def list_outputs(
         self,

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from receiver.core.errors import LedgerRefused, LedgerUnavailable
 from receiver.core.prediction import Source, Update
-from receiver.ledger import Intent, IntentState, Ledger, UpdateRow
+from receiver.ledger import Intent, IntentState, Ledger, UpdateRow, paging
 from tests.contract.ledger_nouns import NOW_MS, archive, claim_one, file, given, prediction
 from tests.servers.ledgers import Ledgers
 
@@ -175,6 +175,22 @@ async def test_predictions_are_listed_newest_created_first(ledger: Ledger) -> No
     assert [each.id for each in between.items] == ["d", "c"]
     with pytest.raises(ValueError, match="cursor"):
         await ledger.predictions(after=(await ledger.deliveries()).next or "WzFd")
+
+
+async def test_a_page_of_heavy_predictions_ends_early_and_the_next_goes_on(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "BYTES_MAX", 2500)
+    for number, size in enumerate((10, 1000, 1000, 1000, 9000, 10), start=1):
+        told = {"status": "starting", "logs": "x" * size}
+        await given(ledger, prediction(f"p{number}", told=told, created_ms=NOW_MS + number))
+    pages: list[list[str]] = []
+    after = None
+    while not pages or after:
+        page = await ledger.predictions(after=after, limit=5)
+        pages.append([each.id for each in page.items])
+        after = page.next
+    assert pages == [["p6"], ["p5"], ["p4", "p3"], ["p2", "p1"]]
 
 
 async def test_what_was_heard_is_kept_in_order(ledger: Ledger) -> None:
