@@ -6,6 +6,7 @@ pictures, sounds and films and this page's own style sheet.
 
 import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -33,10 +34,11 @@ _STYLE = """
 :root{color-scheme:light dark;--line:#8884;--dim:#888}
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:76rem;padding:1.5rem}
 header{display:flex;gap:1.25rem;align-items:baseline;flex-wrap:wrap;margin-bottom:1rem}
-h1{font-size:1.3rem;margin:0}h2{font-size:1rem;margin:0;overflow-wrap:anywhere}
-ul{list-style:none;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem}
+h1{font-size:1.3rem;margin:0}h1 a{color:inherit;text-decoration:none}h2{font-size:1rem;margin:0;overflow-wrap:anywhere}
+ul{list-style:none;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem;align-items:start}
 li{border:1px solid var(--line);border-radius:.6rem;padding:.9rem;display:grid;gap:.5rem;align-content:start}
-p{margin:0;overflow-wrap:anywhere}.dim{color:var(--dim);font-size:.85rem}.lost{color:#c33}
+p,blockquote{margin:0;overflow-wrap:anywhere}blockquote{border-left:3px solid var(--line);padding-left:.7rem}
+.dim{color:var(--dim);font-size:.85rem}.lost{color:#c33}
 .files{display:grid;grid-template-columns:repeat(auto-fit,minmax(7rem,1fr));gap:.4rem}
 img,video{width:100%;border-radius:.35rem;display:block}audio{width:100%}
 """
@@ -99,12 +101,14 @@ class Page:
     def _card(self, prediction: Prediction, outputs: Sequence[Output], files: int) -> str:
         shown = "".join(self._file(output) for output in outputs[:files])
         more, links = len(outputs) - files, self.house.links
-        json = f'<a href="{escape(links.public_url)}/api/predictions/{prediction.id}">JSON</a>'
+        raw = f'<a href="{escape(links.public_url)}/api/predictions/{prediction.id}">JSON</a>'
+        prompt, words = _prompt(prediction), _words(prediction, outputs)
         lines = [
             f'<h2><a href="{escape(urls(prediction.id, links)["web"])}">{_text(_title(prediction))}</a></h2>',
-            f'<p class="dim">{_text(_state(prediction))} · {escape(iso(prediction.created_ms))} · {json}</p>',
-            f"<p>{_text(_prompt(prediction))}</p>",
+            f'<p class="dim">{_text(_state(prediction))} · {_moment(prediction.created_ms)} · {raw}</p>',
+            f"<p>{_text(prompt)}</p>" if prompt else "",
             f'<div class="files">{shown}</div>' if shown else "",
+            f"<blockquote>{_text(words)}</blockquote>" if words else "",
             f'<p class="dim">and {more} more</p>' if more > 0 else "",
             f'<p class="lost">{_text(prediction.told["error"])}</p>' if prediction.told.get("error") else "",
         ]
@@ -117,7 +121,7 @@ class Page:
             return f'<p class="{kind}">{path}: {_text(output.reason or output.state)}</p>'
         family = output.stored.content_type.partition("/")[0]
         if not is_shown(output.stored.content_type):
-            return f'<p><a href="{link}">{path}</a></p>'
+            return f'<p><a href="{link}">{escape(output.stored.name)}</a></p>'
         if family == "image":
             return f'<a href="{link}"><img src="{link}" alt="{path}" loading="lazy"></a>'
         return f'<{family} src="{link}" controls preload="metadata"></{family}>'
@@ -134,6 +138,21 @@ def _state(prediction: Prediction) -> str:
 def _prompt(prediction: Prediction) -> Any:
     given = prediction.told.get("input")
     return given.get("prompt", "") if isinstance(given, dict) else ""
+
+
+def _words(prediction: Prediction, outputs: Sequence[Output]) -> str:
+    """What came of a prediction that made no files: tokens put together, anything else as JSON."""
+    told = prediction.told.get("output")
+    if told is None or outputs:
+        return ""
+    if isinstance(told, list) and all(isinstance(part, str) for part in told):
+        return "".join(told)
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+
+
+def _moment(at_ms: int) -> str:
+    """`2026-11-22 08:00 UTC`."""
+    return f"{iso(at_ms)[:16].replace('T', ' ')} UTC"
 
 
 def _text(value: Any) -> str:

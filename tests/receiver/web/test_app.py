@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from html import unescape
 from urllib.parse import urlsplit
 
 import httpx
@@ -173,6 +174,7 @@ async def test_the_page_shows_what_was_kept(stage):
     await stage.made("sandbox/four-images", num_outputs=10)
     await stage.made("sandbox/foreign")
     await stage.made("sandbox/fails")
+    numbers = await stage.made("sandbox/numbers")
     answer = await stage.get("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
@@ -183,6 +185,9 @@ async def test_the_page_shows_what_was_kept(stage):
     assert f'<audio src="{sound["outputs"][0]["url"]}"' in answer.text
     assert f'<a href="{drawing["outputs"][0]["url"]}"' in answer.text
     assert f'src="{drawing["outputs"][0]["url"]}"' not in answer.text
+    assert ">output.svg</a>" in answer.text  # by the name it is saved under
+    assert f'{{"score": {numbers["output"]["score"]}' in unescape(answer.text)
+    assert "<p></p>" not in answer.text
     assert "hills under a quiet sky" in answer.text
     assert "and 2 more" in answer.text
     assert "CUDA out of memory" in answer.text
