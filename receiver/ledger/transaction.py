@@ -18,9 +18,7 @@ from receiver.ledger.nouns import Heard
 from receiver.ledger.settling import Settling
 from receiver.ledger.tables import data_uris, deliveries, events, outputs, predictions, updates
 
-UNREAD_BYTES_MAX = (
-    4 * 2**20
-)  # bodies handed out at once: a larger one comes alone, since webhooks wait until it is read
+UNREAD_BYTES_MAX = 4 * 2**20  # handed out at once; a larger body comes alone, since webhooks wait until it is read
 
 
 class Transaction(Settling, Intending):
