@@ -81,7 +81,7 @@ def create_app(options: Options) -> Starlette:
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     sandbox: Sandbox = app.state.sandbox
-    await asyncio.to_thread(importlib.import_module, "standardwebhooks")
+    await asyncio.to_thread(importlib.import_module, "svix.webhooks")
     async with webhooks.client(sandbox.options.webhook_timeout_s) as client:
         sandbox.client = client
         try:

@@ -74,7 +74,7 @@ def message_id(sandbox: Sandbox) -> str:
 
 
 def signature(secret: str, message_id: str, at_s: int, body: bytes) -> str:
-    from standardwebhooks import Webhook  # noqa: PLC0415 - takes a while to import, and only a sender needs it
+    from svix.webhooks import Webhook  # noqa: PLC0415 - takes a while to import, and only a sender needs it
 
     return Webhook(secret).sign(message_id, datetime.fromtimestamp(at_s, tz=UTC), body.decode())
 
