@@ -121,7 +121,7 @@ def _read(url: str) -> tuple[str, str, int, str]:
     _agree_with_urlsplit(url, scheme, host, port)
     rest = (match["rest"] or "").partition("#")[0]
     path = rest if rest.startswith("/") else "/" + rest
-    return scheme, host, port, quote(path, safe=_ALL_VISIBLE)
+    return scheme, host, port, path if path.isascii() else quote(path, safe=_ALL_VISIBLE)
 
 
 def _checked_host(host: str) -> str:

@@ -33,6 +33,7 @@ PAGE_S = 0.5
 """Before asking again where a page came instead of a file: what made the server send it may pass."""
 STOP_WAIT_S = 2.0
 """How long a cancelled caller waits for its thread, which looks up every SLICE_S."""
+NOTHING_CLAIMED = read_claims({}, None)
 
 T = TypeVar("T")
 
@@ -139,7 +140,7 @@ class _Download:
 
     def __init__(self, fetcher: Fetcher, url: str, intake: Intake, watch: Watch) -> None:
         self._fetcher, self._url, self._intake, self._watch = fetcher, url, intake, watch
-        self._claims = read_claims({}, None)
+        self._claims = NOTHING_CLAIMED
         self._resumes = 0
         self._stalls = 0
 

@@ -1,9 +1,13 @@
 """Pure: which keys a bucket takes. One rule for every bucket, so that objects can be moved from one to another."""
 
+import re
+
 from storage.errors import Refused
 
 KEY_BYTES_MAX = 1024  # S3: "Object key names … at most 1,024 bytes long" in UTF-8
 SEGMENT_BYTES_MAX = 255  # NAME_MAX of Linux file systems
+
+_UNPLAIN = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 def check_key(key: str) -> str:
@@ -14,7 +18,7 @@ def check_key(key: str) -> str:
         raise Refused("An object's key must be text that UTF-8 can hold.") from error
     if not encoded or len(encoded) > KEY_BYTES_MAX:
         raise Refused(f"An object's key must have 1 to {KEY_BYTES_MAX} bytes.")
-    if "\\" in key or any(ord(character) < 32 or ord(character) == 127 for character in key):
+    if _UNPLAIN.search(key):
         raise Refused("An object's key must not contain control characters or backslashes.")
     for segment in encoded.split(b"/"):
         if segment in {b"", b".", b".."} or len(segment) > SEGMENT_BYTES_MAX:

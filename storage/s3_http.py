@@ -152,29 +152,36 @@ class Connection:
             self._sock.close()
 
     def _answer(self, method: str) -> Answer:
-        status, version, headers = 100, b"", dict[str, str]()
+        status, version, headers = 100, "", dict[str, str]()
         while 100 <= status < 200:
-            version, _, rest = self.line().partition(b" ")
-            if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
+            first, *lines = self._head()
+            version, _, rest = first.partition(" ")
+            if not version.startswith("HTTP/1.") or not (rest[:3].isascii() and rest[:3].isdigit()):
                 raise WireError("the answer is no HTTP")
-            status, headers = int(rest[:3]), self._headers()
+            pairs = [line.partition(":") for line in lines]
+            status, headers = int(rest[:3]), {name.strip().lower(): value.strip() for name, _, value in pairs}
         length = headers.get("content-length", "")
         left = int(length) if length.isdigit() and "transfer-encoding" not in headers else None
         if method == "HEAD" or status in {204, 304}:
             left = 0
         ends_by_itself = left is not None or "transfer-encoding" in headers
-        closing = version == b"HTTP/1.0" or "close" in headers.get("connection", "").lower()
+        closing = version == "HTTP/1.0" or "close" in headers.get("connection", "").lower()
         self.keep = self.keep and ends_by_itself and not closing
         return Answer(status, headers, self, left)
 
-    def _headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        while line := self.line():
-            name, _, value = line.decode("latin-1").partition(":")
-            headers[name.strip().lower()] = value.strip()
-            if len(headers) > HEADERS_MAX:
-                raise WireError("the answer has too many headers")
-        return headers
+    def _head(self) -> list[str]:
+        """The lines of a head, at least one; read at once where it came at once."""
+        try:
+            end = self._reader.peek().find(b"\r\n\r\n")
+            at_once = 0 < end <= LINE_BYTES_MAX
+            lines = self._reader.read(end + 4)[:end].split(b"\r\n") if at_once else [self.line()]
+        except (OSError, ValueError) as error:
+            raise _broken(error) from error
+        while not at_once and len(lines) <= HEADERS_MAX and (line := self.line()):
+            lines.append(line)
+        if len(lines) > HEADERS_MAX:
+            raise WireError("the answer has too many headers")
+        return [line.decode("latin-1") for line in lines]
 
 
 def _connected(origin: Origin) -> socket.socket:

@@ -54,6 +54,7 @@ _PREFIXES: tuple[tuple[bytes, Kind], ...] = (
     (b"SQLite format 3\0", ("application/vnd.sqlite3", "sqlite")),
     (b"wOF2", ("font/woff2", "woff2")),
 )
+_ANY_PREFIX = tuple(prefix for prefix, _ in _PREFIXES)
 _RIFF: dict[bytes, Kind] = {
     b"WEBP": ("image/webp", "webp"),
     b"WAVE": ("audio/wav", "wav"),
@@ -86,9 +87,8 @@ _JSON_START = re.compile(r"\s*(?:\{\s*\"|\[\s*(?:\"|\[|\{\s*\"|-?[0-9.eE+-]+\s*,
 
 def sniff(head: bytes, *, whole: bool) -> Kind:
     """Media type and ending of a file that begins with `head`; `whole` if there is no more of it."""
-    for prefix, kind in _PREFIXES:
-        if head.startswith(prefix):
-            return kind
+    if head.startswith(_ANY_PREFIX):
+        return next(kind for prefix, kind in _PREFIXES if head.startswith(prefix))
     return _container(head) or _audio(head) or _other_binary(head) or _text(head, whole=whole) or _UNKNOWN
 
 

@@ -50,7 +50,8 @@ def signed(
 
     `path` and `query` are quoted already, `payload` is the SHA-256 of the body in hex, `now` is in UTC.
     """
-    stamp = now.strftime("%Y%m%dT%H%M%SZ")
+    # By hand, since strftime takes ten times as long.
+    stamp = f"{now.year:04}{now.month:02}{now.day:02}T{now.hour:02}{now.minute:02}{now.second:02}Z"
     scope = f"{stamp[:8]}/{region}/s3/aws4_request"
     together = dict(headers) | {"x-amz-content-sha256": payload, "x-amz-date": stamp}
     if keys.token:

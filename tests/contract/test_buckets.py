@@ -95,6 +95,20 @@ async def test_equal_bytes_again_are_a_success(bucket: Bucket) -> None:
     assert await put(bucket, key, b"the same") == first
 
 
+async def test_a_worker_thread_puts_as_the_loop_does(bucket: Bucket) -> None:
+    def put_now(key: str, data: bytes):
+        return asyncio.to_thread(bucket.put_now, key, data, content_type=TYPE, sha256=sha256(data))
+
+    key = bucket.key("from/a/thread")
+    first = await put_now(key, b"the same")
+    assert first == await put_now(key, b"the same") == await put(bucket, key, b"the same")
+    assert await read(bucket, key) == b"the same"
+    with pytest.raises(Conflict):
+        await put_now(key, b"another")
+    with pytest.raises(Refused):
+        await put_now(bucket.key("../up"), b"x")
+
+
 async def test_equal_files_again_are_a_success_also_as_another_kind_of_write(bucket: Bucket, tmp_path: Path) -> None:
     key, data = bucket.key("large"), noise(PART_BYTES + 5)
 
