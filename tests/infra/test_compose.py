@@ -151,3 +151,9 @@ def test_the_broker_accepts_its_configuration_and_syncs_before_it_acknowledges(t
     checked = subprocess.run([server, "--config", config, "-t"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert "sync_interval: always" in config.read_text()
+
+
+def test_nothing_starts_or_is_suggested_that_this_version_does_not_use():
+    for name in ("nats", "stream"):
+        assert TOLD["services"][name]["profiles"] == ["push"]
+    assert "OUTKEEP_SINKS" not in (INFRA / "env.example").read_text("utf-8")

@@ -69,7 +69,7 @@ def test_no_site_logs_around_the_filter():
 def test_the_unit_starts_the_service_again_and_asks_for_no_right():
     service = unit()["Service"]
     assert service["Restart"] == "on-failure"
-    assert service["RestartForceExitStatus"] == "75"
+    assert service["RestartPreventExitStatus"] == "2"
     assert int(service["TimeoutStopSec"]) > 10
     assert service["DynamicUser"] == service["NoNewPrivileges"] == "yes"
     assert service["ProtectSystem"] == "strict"
