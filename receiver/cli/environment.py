@@ -18,6 +18,11 @@ def environment() -> dict[str, str]:
     return {**told, **os.environ}
 
 
+def called() -> str:
+    """How this command is called from here: `uv run` puts it on the path of nobody but itself."""
+    return "uv run outkeep" if os.environ.get("UV_RUN_RECURSION_DEPTH") else "outkeep"
+
+
 def _file() -> Mapping[str, str]:
     if not FILE.is_file():
         return {}

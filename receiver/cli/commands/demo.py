@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from receiver.cli.environment import called
 from receiver.cli.frame import FAILED, Failure, command
 from receiver.cli.showing import as_text, console, extent, plain, say, size, style
 
@@ -138,5 +139,5 @@ def _tell_urls(up: "Stage", played: Sequence["Played"]) -> None:
     for name, place in looks:
         click.echo(f"{name:<12} {plain(place)}")
     click.echo()
-    click.echo(f"Try it yourself:  OUTKEEP_URL={up.url} outkeep list")
+    click.echo(f"Try it yourself:  OUTKEEP_URL={up.url} {called()} list")
     click.echo("Ctrl-C ends it.")

@@ -4,8 +4,15 @@ import os
 
 import pytest
 
-from receiver.cli.environment import environment
+from receiver.cli.environment import called, environment
 from receiver.core.errors import Misconfigured
+
+
+def test_who_called_by_uv_is_told_to_do_so_again(monkeypatch):
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    assert called() == "outkeep"
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert called() == "uv run outkeep"
 
 
 def test_the_environment_wins_over_the_file(bare, monkeypatch):
