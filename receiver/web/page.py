@@ -132,7 +132,8 @@ def _title(prediction: Prediction) -> Any:
 
 
 def _state(prediction: Prediction) -> str:
-    return f"{prediction.status}, {'archived' if prediction.archived_ms is not None else 'not archived yet'}"
+    kept = "archived" if prediction.archived_ms is not None else "not archived yet"
+    return kept if (prediction.status, kept) == ("succeeded", "archived") else f"{prediction.status}, {kept}"
 
 
 def _prompt(prediction: Prediction) -> Any:
