@@ -43,13 +43,12 @@ class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Bells):
             if database.dialect == "postgresql":
                 await postgres.reach(database)
             await schema.prepare(database)
-            ledger = cls(database)
             if database.dialect == "sqlite":
-                await ledger.free_leases()
+                await Claims(database).free_leases()
         except BaseException:
             await database.closing.aclose()
             raise
-        return ledger
+        return cls(database)
 
     async def close(self) -> None:
         """Commit what waits, then let go of the database."""
