@@ -1,6 +1,7 @@
 """What was promised holds after the process is killed, and a disk that fails is never taken for one that works."""
 
 import asyncio
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from receiver.core.output import OutputState
+from receiver.ledger import Ledger
 from tests.contract.ledger_nouns import archive, delivery, file, given, prediction
 from tests.servers.ledgers import make
 
@@ -175,6 +177,20 @@ async def test_a_repeat_does_not_wait_for_whoever_reads_the_delivery(tmp_path: P
     async with ledger.transaction() as tx:
         assert len(await tx.unread(1)) == 1
         assert await asyncio.wait_for(ledger.accept(delivery()), 5) is False
+    await ledgers.close()
+
+
+async def test_two_processes_that_take_the_same_deliveries_in_any_order_take_each_once(tmp_path: Path) -> None:
+    ledgers = await make("postgresql", tmp_path)
+    both, chance = [await ledgers.open(), await ledgers.open()], random.Random(5)
+
+    async def all_of(ledger: Ledger, turn: int) -> list[bool]:
+        names = chance.sample(range(300), 300)
+        return await asyncio.gather(*(ledger.accept(delivery(f"msg_{turn}_{number}")) for number in names))
+
+    for turn in range(5):
+        first, second = await asyncio.gather(*(all_of(ledger, turn) for ledger in both))
+        assert sum(first) + sum(second) == 300
     await ledgers.close()
 
 
