@@ -1,6 +1,7 @@
 """The outbox as a feed: events get their place in it after they were committed, and are read by it."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import sqlalchemy as sa
 
@@ -51,6 +52,16 @@ class Feed(Room):
         async with self._database.read() as connection:
             found = await connection.execute(wanted.order_by(events.c.sequence).limit(limit))
             return [rows.event(row) for row in found]
+
+    async def feed_fits(self, after: int, limit: int, *, bytes_max: int, types: Sequence[str] | None = None) -> int:
+        """How many of the events that `feed` would give are light enough to be held at once; 1 at least."""
+        wanted = sa.select(sa.func.length(events.c.body)).where(events.c.sequence > after)
+        if types is not None:
+            wanted = wanted.where(events.c.type.in_(list(types)))
+        async with self._database.read() as connection:
+            sizes = (await connection.scalars(wanted.order_by(events.c.sequence).limit(limit))).all()
+        heavy = sum(total > bytes_max for total in accumulate(sizes))
+        return max(1, limit if not heavy else len(sizes) - heavy)
 
     async def last_sequence(self) -> int:
         """The place of the last event that ever got one; 0 before the first."""

@@ -23,6 +23,9 @@ EVENTS_KEPT = 4096
 BYTES_KEPT = 32 * 1024 * 1024
 """Of all events in the ring: an archived prediction of ten thousand outputs makes an event of megabytes."""
 
+BYTES_READ = 16 * 1024 * 1024
+"""Of events out of the ledger for one reader: `created` holds a whole input, often with pictures in it."""
+
 READ_MAX = 1000  # events in one read of the ledger
 MESSAGES_MAX = 500  # events in one piece to a reader: a slow one shall not have the whole ring in its buffer
 TICK_S = 5.0  # readers are woken at least this often, to see to their heartbeats
@@ -106,10 +109,7 @@ class Tail:
     async def lines(self, after: int, limit: int, types: Collection[str] | None = None) -> Sequence[Line]:
         """At most `limit` events after a place: from the ring or, for readers far behind, from the ledger."""
         if after < self._floor:
-            return [
-                line(event)
-                for event in await self._ledger.feed(after, limit, types=None if types is None else list(types))
-            ]
+            return (await self._past(after, limit, types))[0]
         start = self._index(after)
         if types is None:
             return self._lines[start : start + limit]
@@ -125,9 +125,9 @@ class Tail:
         if types is None and self._shared_for == (after, end):
             return self._shared
         if after < self._floor:
-            found = await self.lines(after, MESSAGES_MAX, types)
+            found, more = await self._past(after, MESSAGES_MAX, types)
             last = found[-1].sequence if found else after
-            return (last if len(found) == MESSAGES_MAX else max(end, last)), _joined(found)
+            return (last if more else max(end, last)), _joined(found)
         start = self._index(after)
         found = self._lines[start : start + MESSAGES_MAX]
         place = found[-1].sequence if found else after
@@ -135,6 +135,13 @@ class Tail:
             return place, _joined([item for item in found if item.type in types])
         self._shared_for, self._shared = (after, end), (place, _joined(found))
         return self._shared
+
+    async def _past(self, after: int, limit: int, types: Collection[str] | None) -> tuple[list[Line], bool]:
+        """From the ledger, and whether there may be more: a reader far behind gets no more than can be held."""
+        wanted = None if types is None else list(types)
+        limit = await self._ledger.feed_fits(after, limit, bytes_max=BYTES_READ, types=wanted)
+        found = [line(event) for event in await self._ledger.feed(after, limit, types=wanted)]
+        return found, len(found) == limit
 
     def _index(self, after: int) -> int:
         """Where in the ring the first event after a place stands."""

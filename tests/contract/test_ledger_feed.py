@@ -42,6 +42,17 @@ async def test_the_feed_can_be_read_by_type(ledger: Ledger) -> None:
     assert await ledger.feed(0, 10, types=[]) == []
 
 
+async def test_how_many_of_the_next_events_can_be_held_is_known_before_they_are_read(ledger: Ledger) -> None:
+    sizes = {"e1": 100, "e2": 100, "e3": 900, "e4": 100}
+    async with ledger.transaction() as tx:
+        await tx.tell([Event(name, "outkeep.x", "p1", 5, {"x": "x" * size}) for name, size in sizes.items()])
+    await ledger.number_events()
+    assert [await ledger.feed_fits(place, 10, bytes_max=500) for place in range(4)] == [2, 1, 1, 10]
+    assert await ledger.feed_fits(0, 1, bytes_max=500) == 1
+    assert await ledger.feed_fits(0, 10, bytes_max=5000) == 10
+    assert await ledger.feed_fits(0, 10, bytes_max=50, types=["outkeep.y"]) == 10
+
+
 async def test_numbers_never_come_back_after_pruning(ledger: Ledger) -> None:
     for name in ("e1", "e2"):
         async with ledger.transaction() as tx:

@@ -163,6 +163,20 @@ async def test_readers_far_behind_read_the_ledger_and_catch_up(site, monkeypatch
         assert len((await page(site, after="10", limit=100))["events"]) == 2
 
 
+async def test_heavy_events_come_fewer_at_once_and_none_is_skipped(site, monkeypatch):
+    monkeypatch.setattr(tail, "BYTES_READ", 1500)
+    await grow(site, *range(6))
+    place, heard = "0", []
+    while (found := await page(site, after=place, limit=100))["events"]:
+        assert 1 <= len(found["events"]) <= 3
+        heard += [int(each["sequence"]) for each in found["events"]]
+        place = found["next"]
+    assert heard == list(range(1, 13))
+    for path, places in (("/events", range(1, 13)), (f"/events?type={events.COMPLETED}", range(2, 13, 2))):
+        async with stream(site, path) as lines:
+            assert [int(place) for place, _ in await messages(lines, len(places))] == list(places)
+
+
 async def test_the_ring_is_bounded_in_bytes_too(site, monkeypatch):
     monkeypatch.setattr(tail, "BYTES_KEPT", 1000)
     async with stream(site) as lines:
