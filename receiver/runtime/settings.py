@@ -61,7 +61,14 @@ SETTINGS: tuple[Setting, ...] = (
         "where outputs are kept: `file:PATH` or `s3://bucket[/prefix]`; endpoint and credentials of S3 come from"
         " boto3's own settings (`AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, profiles, roles …)",
     ),
-    Setting("OUTKEEP_SINKS", "sinks", "", parsing.words, "where events are pushed, space-separated URLs", secret=True),
+    Setting(
+        "OUTKEEP_SINKS",
+        "sinks",
+        "",
+        parsing.words,
+        "where events are pushed, space-separated URLs; refused in this version, which has the feed (`GET /events`)",
+        secret=True,
+    ),
     Setting(
         "OUTKEEP_WEBHOOK_SECRETS",
         "webhook_secrets",
@@ -76,7 +83,8 @@ SETTINGS: tuple[Setting, ...] = (
         "api_keys",
         "",
         parsing.named_keys,
-        "`name=key` pairs, space-separated: who may use the API and the gallery; keys of 20 characters or more."
+        "`name=key` pairs, space-separated: who may use the API and the gallery, all scopes; keys of 20 characters or"
+        " more."
         " Without any key both the listening address and the public URL must be loopback",
         secret=True,
     ),
@@ -85,14 +93,14 @@ SETTINGS: tuple[Setting, ...] = (
         "keys_file",
         "",
         parsing.path,
-        "TOML with more keys: name, SHA-256 of the key, scopes (`read`, `create`, `admin`), limits",
+        "TOML with more keys: name, SHA-256 of the key, scopes (`read`, `create`, `admin`), limits (see *Keys*)",
     ),
     Setting(
         "OUTKEEP_SIGNING_SECRET",
         "signing_secret",
         "",
         parsing.secret,
-        "our own `whsec_…` that signs what we send; made once and kept in the ledger when unset",
+        "our own `whsec_…` that signs what we push; of no use yet, since this version pushes nothing",
         secret=True,
     ),
     Setting(
