@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from receiver.replicate.client import Replicate
 from receiver.replicate.errors import ReplicateError
 from storage.bucket import Bucket
-from storage.errors import StorageError
+from storage.errors import ObjectMissing, StorageError
 
 LOOK_EVERY_S = 5.0  # readiness is asked for every few seconds, by several; the bucket and Replicate hear once
 LOOK_S_MAX = 3.0
@@ -35,7 +36,9 @@ class Health:
         return list(self._failing)
 
     async def _ask_bucket(self) -> None:
-        await self.bucket.stat(self.bucket.key(ABSENT_KEY))
+        with suppress(ObjectMissing):  # reading it: asked with HEAD, S3 does not tell a missing object from no bucket
+            async for _ in self.bucket.read(self.bucket.key(ABSENT_KEY), length=1):
+                pass
 
     async def _ask_replicate(self) -> None:
         await self.replicate.account()
