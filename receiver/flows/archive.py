@@ -1,6 +1,7 @@
 """Outputs into the bucket: earliest deadline first, whole or not at all, each told once it can be read."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -22,6 +23,8 @@ LEASE_MS = 15_000  # a dead worker's outputs wait no longer than this
 ABSENT_ATTEMPTS = 6  # a 404 may be a delivery host that is not ready yet: about half a minute of patience
 _PROBLEM_LENGTH_MAX = 300
 _GONE = "gone"
+
+log = logging.getLogger("outkeep.archive")
 
 
 class Fetch(Protocol):
@@ -115,6 +118,8 @@ class Archive:
         left_ms = claim.output.expires_ms - self.now_ms()
         if 0 < left_ms < retry_in_ms and isinstance(error, SourceUnavailable):
             retry_in_ms = left_ms // 2  # whoever asks for patience can't have more of it than there is
+        if [attempt.problem for attempt in claim.output.history][-1:] != [problem]:  # each trouble once, not each try
+            log.warning("%s of %s is not archived yet: %s", claim.output.path, claim.prediction.id, problem)
         async with self.ledger.transaction() as tx:
             await tx.settle_failed(claim, problem, self.now_ms(), retry_in_ms)
         self.seen("retry", 0)
@@ -139,6 +144,8 @@ class Archive:
                 event = lost_event(prediction, claim.output.path, reason, claim.output.attempts, now_ms, self.links)
                 await tx.tell([event])
                 await tx.finish([prediction.id])
+        if ours:
+            log.error("%s of %s is lost: %s", claim.output.path, claim.prediction.id, reason)
         self.seen("lost" if ours else "late", 0)
         self.ring(Ring.EVENTS, Ring.MANIFESTS)
 

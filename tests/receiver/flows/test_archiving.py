@@ -54,6 +54,18 @@ async def test_trouble_that_passes_costs_an_attempt_and_no_file(home, prank):
     assert output.stored.sha256 == (await truth(home, known.id))["output"]
 
 
+async def test_the_log_tells_each_trouble_once_and_every_loss(home, caplog):
+    known = await home.create(sandbox={"files": ["404"]})
+    await _until_final(home, known.id)
+    for _ in range(8):
+        await home.house.archive.step(8)
+        home.clock.ahead_ms += 60_000
+    lines = [(line.levelname, line.getMessage()) for line in caplog.records if line.name == "outkeep.archive"]
+    assert [level for level, _ in lines] == ["WARNING", "ERROR"]
+    assert lines[0][1].startswith(f"output of {known.id} is not archived yet: gone: ")
+    assert lines[1][1].startswith(f"output of {known.id} is lost: gone: ")
+
+
 async def test_a_file_that_stays_away_is_lost_with_every_attempt_on_record(home):
     known = await home.create(sandbox={"files": ["404"]})
     await _until_final(home, known.id)
