@@ -7,7 +7,7 @@ from typing import Any
 
 from receiver.core.output import ROOT, Found, segment
 
-REFUSED = "refused: the file is on a host that outputs are not fetched from"
+REFUSED = "refused"  # it is on a host that outputs are not fetched from
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(;[\w.+-]+=[^;,\s]*)*(;base64)?,", re.IGNORECASE)
 _WEB_URL = re.compile(r"https?://\S+", re.IGNORECASE)
 _REPLICATES = re.compile(

@@ -25,7 +25,7 @@ MOVES: Mapping[str, frozenset[str]] = {
     **{status: frozenset((status,)) for status in FINAL},
 }
 
-REMOVED = "removed: Replicate had deleted the data before we could ask for it"
+REMOVED = "removed"  # Replicate had deleted the data before we could ask for it
 # Echoes of our own request, and the id that every row has anyway.
 _NOT_KEPT = frozenset(("id", "webhook", "webhook_completed", "webhook_events_filter"))
 _EVENT_FIELDS = ("model", "version", "status", "created_at", "completed_at", "metrics")

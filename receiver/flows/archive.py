@@ -111,7 +111,7 @@ class Archive:
     async def _failed(self, claim: OutputClaim, error: StorageError, started_ms: int) -> None:
         problem = f"{_kind(error)}: {redact_text(str(error))[:_PROBLEM_LENGTH_MAX]}"
         if self._is_lost(claim, error, started_ms):
-            await self._lost(claim, problem)
+            await self._lost(claim, _kind(error), problem)
             return
         asked_s = error.retry_after_s if isinstance(error, Unavailable) else None
         retry_in_ms = gap_ms(claim.output.attempts, self.chance(), asked_s=asked_s)
@@ -135,17 +135,17 @@ class Archive:
             return late or absences >= ABSENT_ATTEMPTS or claim.output.source.startswith("data:")
         return late and isinstance(error, SourceUnavailable | Conflict)
 
-    async def _lost(self, claim: OutputClaim, reason: str) -> None:
+    async def _lost(self, claim: OutputClaim, reason: str, problem: str) -> None:
         now_ms = self.now_ms()
         async with self.ledger.transaction() as tx:
             prediction = (await tx.lock([claim.prediction.id])).get(claim.prediction.id, claim.prediction)
-            ours = await tx.settle_lost(claim, reason, now_ms)
+            ours = await tx.settle_lost(claim, reason, now_ms, problem)
             if ours:
                 event = lost_event(prediction, claim.output.path, reason, claim.output.attempts, now_ms, self.links)
                 await tx.tell([event])
                 await tx.finish([prediction.id])
         if ours:
-            log.error("%s of %s is lost: %s", claim.output.path, claim.prediction.id, reason)
+            log.error("%s of %s is lost: %s", claim.output.path, claim.prediction.id, problem)
         self.seen("lost" if ours else "late", 0)
         self.ring(Ring.EVENTS, Ring.MANIFESTS)
 

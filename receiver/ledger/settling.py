@@ -33,10 +33,10 @@ class Settling:
             claim, due_ms=self._database.clock.now() + retry_in_ms, history=_history(claim, problem, at_ms)
         )
 
-    async def settle_lost(self, claim: OutputClaim, reason: str, at_ms: int) -> bool:
-        """The output can't be had any more."""
+    async def settle_lost(self, claim: OutputClaim, reason: str, at_ms: int, problem: str | None = None) -> bool:
+        """The output can't be had any more: `reason` in a word, `problem` as it is on record of the last attempt."""
         return await self._settle(
-            claim, state=OutputState.LOST, reason=reason, history=_history(claim, reason, at_ms), done=True
+            claim, state=OutputState.LOST, reason=reason, history=_history(claim, problem or reason, at_ms), done=True
         )
 
     async def settle_manifest(self, claim: ManifestClaim, manifest_key: str) -> bool:

@@ -76,7 +76,7 @@ async def test_a_file_that_stays_away_is_lost_with_every_attempt_on_record(home)
     (output,) = await home.house.ledger.outputs(known.id)
     assert output.state is OutputState.LOST
     assert output.reason is not None
-    assert output.reason.startswith("gone: ")
+    assert output.reason == "gone"
     assert output.attempts == 6
     assert len(output.history) == 6
     assert (await types(home, known.id))[-2:] == ["output.lost", "prediction.archived"]
@@ -107,7 +107,7 @@ async def test_nothing_is_lost_by_the_clock_alone(home):
     (output,) = await home.house.ledger.outputs(known.id)
     assert output.state is OutputState.LOST
     assert output.reason is not None
-    assert output.reason.startswith("unavailable: ")
+    assert output.reason == "unavailable"
 
 
 async def test_a_redirect_to_a_private_address_is_refused_at_once(home):
@@ -116,7 +116,7 @@ async def test_a_redirect_to_a_private_address_is_refused_at_once(home):
     (output,) = await home.house.ledger.outputs(known.id)
     assert (output.state, output.attempts) == (OutputState.LOST, 1)
     assert output.reason is not None
-    assert output.reason.startswith("refused: ")
+    assert output.reason == "refused"
 
 
 async def test_a_bucket_that_is_down_loses_nothing_and_fetches_nothing_twice(home):
