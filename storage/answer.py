@@ -56,8 +56,8 @@ class Answer:
 
     @property
     def reusable(self) -> bool:
-        """The body was read to its end, and the connection may serve another request."""
-        return self.ended and self._keep and self._connection.is_quiet()
+        """The body was read to its end, and the connection may serve another request if it stays quiet."""
+        return self.ended and self._keep and not self._unread
 
     def read_into(self, room: memoryview) -> int:
         """The next bytes of the body: at least one, 0 at its proper end. Raises Cut, SourceUnavailable, Cancelled."""

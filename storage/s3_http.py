@@ -12,7 +12,7 @@ from io import BufferedReader
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-from storage.s3_body import CHUNK_BYTES, Body, CertificateRefused, Stopped, WireError
+from storage.s3_body import CHUNK_BYTES, Body, CertificateRefused, Data, Stopped, WireError
 
 CONNECT_S = 10.0
 SILENCE_S = 60.0  # without a byte in either direction: a server may think this long about a big part
@@ -105,8 +105,11 @@ class Connection:
                 raise WireError("it took too long")
 
         try:
-            self._sock.sendall(head)
-            body.send(self._sock, check)
+            if isinstance(body, Data) and body.size <= CHUNK_BYTES:
+                self._sock.sendall(head + body.data)  # copying it costs less than a second call
+            else:
+                self._sock.sendall(head)
+                body.send(self._sock, check)
         except (BrokenPipeError, ConnectionResetError):
             self.keep = False  # the server may have said why before it hung up
         except OSError as error:
