@@ -29,11 +29,16 @@ E = TypeVar("E")
 
 _WRONG = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
+NO_DRIVER = (
+    "OUTKEEP_DATABASE_URL: a ledger on Postgres needs its driver: install Outkeep with its extra, `pip install"
+    " '.[postgres]'`, or in the clone `uv run --extra postgres outkeep`."
+)
+
 
 def connect(url: sa.URL, now_ms: Callable[[], int], skew_ms: int = 0) -> Database:
     """The database at a `postgresql://` URL; nothing is connected yet. Misconfigured without the driver."""
     if importlib.util.find_spec("psycopg") is None:
-        raise Misconfigured("A ledger on Postgres needs the driver: pip install 'outkeep[postgres]'")
+        raise Misconfigured(NO_DRIVER)
     closing = AsyncExitStack()
     committing = _made(sa.create_engine, url, connections=1)
     writing = engine(url, connections=CONNECTIONS_MAX)
@@ -76,7 +81,7 @@ def _made(create: Callable[..., E], url: sa.URL, *, connections: int) -> E:
             connect_args={name: value for name, value in known.items() if name not in url.query},
         )
     except ImportError as error:  # installed, but without libpq
-        raise Misconfigured("A ledger on Postgres needs the driver: pip install 'outkeep[postgres]'") from error
+        raise Misconfigured(NO_DRIVER) from error
     sa.event.listen(getattr(made, "sync_engine", made), "connect", _prepare)
     return made
 

@@ -172,7 +172,7 @@ async def test_a_listener_is_told_when_the_server_goes_away() -> None:
 
 async def test_without_the_driver_postgres_is_refused_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(Misconfigured, match=r"outkeep\[postgres\]"):
+    with pytest.raises(Misconfigured, match=r"OUTKEEP_DATABASE_URL: .*'\.\[postgres\]'.*uv run --extra postgres"):
         await open_at("postgresql://x/y")
 
 
