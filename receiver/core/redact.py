@@ -1,6 +1,7 @@
 """Take secrets out of what people put into predictions, before anything is stored or told."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -15,7 +16,9 @@ _SIGNED = re.compile(
     r"(?i)([?&](?:X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token|X-Goog-Signature|X-Goog-Credential|Signature"
     r"|AWSAccessKeyId|GoogleAccessId|Key-Pair-Id|Policy|sig|token|access_token|api_key|apikey)=)[^&#\s\"']+"
 )
-_USER_INFO = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s:@]+:[^/\s@]+@", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+@")
+_PIECE_CHARACTERS = 64 * 1024  # searched at once: while a pattern is searched for, nobody else in this process gets on
+_CUT = re.compile(r"(?<!Bearer)(?<!Token)(?<!\s)\s")  # whitespace that is in nothing we look for
 _SECRET_NAMES = frozenset(
     ("auth", "authorization", "token", "secret", "password", "passwd", "api_key", "apikey", "api_token", "access_token",
      "auth_token", "secret_key", "private_key", "replicate_api_token", "hf_token", "openai_api_key", "webhook_secret")
@@ -37,11 +40,26 @@ def redact_text(text: str) -> str:
     """The same text without what opens something. `data:` URIs are left alone: they are long and hold no names."""
     if text.startswith("data:"):
         return text
+    if len(text) > _PIECE_CHARACTERS:
+        return "".join(map(_redacted, _pieces(text)))
+    return _redacted(text)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces, cut where nothing secret can be cut in two."""
+    start = 0
+    while cut := _CUT.search(text, start + _PIECE_CHARACTERS):
+        yield text[start : cut.start()]
+        start = cut.start()
+    yield text[start:]
+
+
+def _redacted(text: str) -> str:
     text = _TOKEN.sub(REDACTED, text)
     text = _BEARER.sub(rf"\1 {REDACTED}", text)
     if "://" in text:
         text = _SIGNED.sub(rf"\1{REDACTED}", text)
-        text = _USER_INFO.sub(rf"\1{REDACTED}@", text)
+        text = _USER_INFO.sub(f"{REDACTED}@", text)
     return text
 
 

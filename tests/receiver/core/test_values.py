@@ -1,5 +1,6 @@
 import base64
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,28 @@ def test_gaps_grow_up_to_the_cap(attempts, chance):
 def test_what_the_other_side_asks_for_is_the_least_and_the_cap_still_holds():
     assert retry.gap_ms(1, 0.0, asked_s=7) == 7000
     assert retry.gap_ms(1, 0.0, asked_s=7000) == 60_000
+
+
+def test_a_long_text_of_any_shape_is_searched_in_a_moment():
+    began = time.process_time()
+    for shape in ("a.", "a://b", "a:b@", "https://a:", "Bearer ", "Bearer", "?sig=", "r8_", "x" * 99 + "\n"):
+        redact.redact_text("x://" + shape * (300_000 // len(shape)))
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("gap", [" ", "\n", "  ", "\t"])
+def test_a_secret_is_found_wherever_it_stands_in_a_long_text(gap):
+    for secret in (
+        "r8_0123456789abcdef",
+        "Bearer   0123456789abcdef",
+        "https://me:hunter2@x.example",
+        "Token 0123456789a",
+    ):
+        text = gap.join([secret] * 20_000)
+        told = redact.redact_text(text)
+        assert told.count("[redacted]") == 20_000
+        assert "0123456789a" not in told
+        assert "hunter2" not in told
 
 
 def test_secrets_of_every_kind_are_taken_out_and_the_rest_stays():
