@@ -8,6 +8,8 @@ _MOMENT_MS_MAX = 253_402_300_799_999  # the end of 9999, beyond which no date ca
 _TOLD = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,18}))?\s*([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
+_AGO = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def iso(moment_ms: int) -> str:
@@ -38,6 +40,14 @@ def timestamp_ms(told: object) -> int | None:
     milliseconds = int((fraction or "0")[:3].ljust(3, "0"))
     passed = (moment - _EPOCH) // timedelta(milliseconds=1) + milliseconds
     return passed if 0 <= passed <= _MOMENT_MS_MAX else None
+
+
+def since_ms(told: str, *, now_ms: int) -> int | None:
+    """Milliseconds since 1970 of a timestamp, or of how long ago it was (`90s`, `90m`, `6h`, `2d`); else None."""
+    match = _AGO.fullmatch(told.strip())
+    if match is None:
+        return timestamp_ms(told)
+    return max(0, now_ms - int(match[1]) * _UNITS_MS[match[2]])
 
 
 def _zone(text: str | None) -> timezone:

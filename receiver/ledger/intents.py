@@ -1,6 +1,6 @@
 """Requests to create a prediction, kept before they are sent."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,6 +11,7 @@ from receiver.ledger.room import Room
 from receiver.ledger.tables import intents
 
 OPEN_MAX = 1_000  # handed out at once
+_OPEN = (IntentState.ASKED, IntentState.UNCLEAR)
 _COLUMNS = tuple(
     intents.c[name] for name in ("token", "made_ms", "key_name", "path", "request", "state", "prediction_id")
 )
@@ -60,6 +61,27 @@ class Intending:
         )
         return dict(found.all())
 
+    async def explain(self, told: Mapping[str, str]) -> None:
+        """Keep which predictions (by token) came of intents that are still open."""
+        if not told:
+            return
+        found = await self._connection.execute(
+            sa.select(intents.c.token).where(intents.c.token.in_(list(told)), intents.c.state.in_(_OPEN))
+        )
+        for token in sorted(found.scalars()):
+            await self.resolve_intent(token, state=IntentState.KNOWN, prediction_id=told[token])
+
+    async def explained(self, prediction_ids: Collection[str], *, since_ms: int) -> set[str]:
+        """Those of these predictions that came of an intent made since then."""
+        found = await self._connection.execute(
+            sa.select(intents.c.prediction_id).where(
+                intents.c.state == IntentState.KNOWN,
+                intents.c.made_ms >= since_ms,
+                intents.c.prediction_id.in_(list(prediction_ids)),
+            )
+        )
+        return set(found.scalars())
+
 
 class Intents(Room):
     """Part of the ledger: the same, each in a transaction of its own."""
@@ -84,7 +106,7 @@ class Intents(Room):
         async with self._database.read() as connection:
             found = await connection.execute(
                 sa.select(*_COLUMNS)
-                .where(intents.c.state.in_((IntentState.ASKED, IntentState.UNCLEAR)), intents.c.made_ms < older_than_ms)
+                .where(intents.c.state.in_(_OPEN), intents.c.made_ms < older_than_ms)
                 .order_by(intents.c.made_ms, intents.c.token)
                 .limit(OPEN_MAX)
             )

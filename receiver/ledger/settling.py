@@ -1,5 +1,6 @@
-"""Settling claims: only whoever still holds the lease may, and only once."""
+"""Settling claims: only whoever still holds the lease may, and only once. And opening again what was lost."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,11 +28,12 @@ class Settling:
             claim, state=OutputState.ARCHIVED, stored=rows.stored_values(stored), reason=None, done=True
         )
 
-    async def settle_failed(self, claim: OutputClaim, problem: str, at_ms: int, retry_in_ms: int) -> bool:
-        """This attempt failed; the next is due in `retry_in_ms`."""
-        return await self._settle(
-            claim, due_ms=self._database.clock.now() + retry_in_ms, history=_history(claim, problem, at_ms)
-        )
+    async def settle_failed(
+        self, claim: OutputClaim, problem: str, at_ms: int, retry_in_ms: int, *, held_by: str = ""
+    ) -> bool:
+        """This attempt failed; the next is due in `retry_in_ms`. `held_by`: the spool that has the bytes whole."""
+        due_ms = self._database.clock.now() + retry_in_ms
+        return await self._settle(claim, due_ms=due_ms, history=_history(claim, problem, at_ms), held_by=held_by)
 
     async def settle_lost(self, claim: OutputClaim, reason: str, at_ms: int, problem: str | None = None) -> bool:
         """The output can't be had any more: `reason` in a word, `problem` as it is on record of the last attempt."""
@@ -54,6 +56,59 @@ class Settling:
             )
         )
         return settled.rowcount == 1
+
+    async def reopen(self, output_ids: Collection[int]) -> int:
+        """Have lost outputs fetched once more, with their history; gives how many. Lock their predictions first.
+
+        A manifest that is due or being written waits for them. Of a `data:` URI nothing is left to be fetched.
+        """
+        if not output_ids:
+            return 0
+        opened = await self._connection.execute(
+            sa.update(outputs)
+            .where(
+                outputs.c.id.in_(list(output_ids)),
+                outputs.c.state == OutputState.LOST,
+                outputs.c.source.not_like("data:%"),
+                outputs.c.source != "",
+            )
+            .values(state=OutputState.PENDING, reason=None, due_ms=self._database.clock.now(), lease=None)
+            .returning(outputs.c.prediction_id)
+        )
+        owners = opened.scalars().all()
+        await self._connection.execute(
+            sa.update(predictions)
+            .where(predictions.c.id.in_(set(owners)), predictions.c.manifest_due_ms.is_not(None))
+            .values(
+                manifest_due_ms=None,
+                manifest_lease=None,
+                manifest_ms=sa.case((predictions.c.archived_ms.is_(None), None), else_=predictions.c.manifest_ms),
+            )
+        )
+        return len(owners)
+
+    async def amend(self, prediction_id: str) -> None:
+        """Note that an archived prediction has more than its manifest says: `amended` until that is written again."""
+        await self._connection.execute(
+            sa.update(predictions)
+            .where(
+                predictions.c.id == prediction_id,
+                predictions.c.archived_ms.is_not(None),
+                predictions.c.manifest_ms.is_(None),
+            )
+            .values(manifest_ms=self._database.clock.now())
+        )
+
+    async def amended(self, prediction_id: str) -> bool:
+        """Whether `amend` noted something since the manifest of this archived prediction was written."""
+        found = await self._connection.scalar(
+            sa.select(predictions.c.id).where(
+                predictions.c.id == prediction_id,
+                predictions.c.archived_ms.is_not(None),
+                predictions.c.manifest_ms.is_not(None),
+            )
+        )
+        return found is not None
 
     async def _settle(self, claim: OutputClaim, *, done: bool = False, **values: Any) -> bool:
         settled = await self._connection.execute(
