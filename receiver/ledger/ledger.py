@@ -19,11 +19,13 @@ from receiver.ledger.facts import Facts
 from receiver.ledger.feed import Feed
 from receiver.ledger.intents import Intents
 from receiver.ledger.pruning import Pruning
+from receiver.ledger.quarantine import Quarantine
 from receiver.ledger.reading import Reading
+from receiver.ledger.rescuing import Rescuing
 from receiver.ledger.transaction import Transaction
 
 
-class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Bells):
+class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Quarantine, Rescuing, Bells):
     """One ledger for the whole process. Every verb may raise LedgerUnavailable; then nothing was promised."""
 
     def __init__(self, database: Database) -> None:
@@ -66,6 +68,10 @@ class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Bells):
     def begin(self, delivery: Delivery) -> "asyncio.Future[bool]":
         """Likewise, for who can't await: it may raise LedgerFull or LedgerUnavailable, and so may its outcome."""
         return self._committer.begin(delivery)
+
+    def pressed(self) -> bool:
+        """Whether so many deliveries wait that other work should be turned away."""
+        return self._committer.pressed()
 
     async def ready(self) -> bool:
         """True when a delivery could be taken now; LedgerUnavailable when not."""

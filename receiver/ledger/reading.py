@@ -12,6 +12,7 @@ from receiver.core.prediction import Prediction
 from receiver.ledger import claims, rows
 from receiver.ledger.nouns import Page, UpdateRow
 from receiver.ledger.paging import page
+from receiver.ledger.quarantine import held
 from receiver.ledger.room import Room
 from receiver.ledger.tables import deliveries, events, outputs, predictions, updates
 
@@ -87,8 +88,13 @@ class Reading(Room):
         after: str | None = None,
         limit: int = 100,
     ) -> Page[Delivery]:
-        """Deliveries, newest first, without their bodies. ValueError when `after` is no cursor of ours."""
-        wanted = _where(sa.select(*rows.DELIVERY_COLUMNS), deliveries, state=state, prediction_id=prediction_id)
+        """Deliveries, newest first, without their bodies; `state` is as it is told.
+
+        ValueError when `after` is no cursor of ours.
+        """
+        wanted = _where(sa.select(*rows.DELIVERY_COLUMNS), deliveries, prediction_id=prediction_id)
+        if state is not None:
+            wanted = wanted.where(deliveries.c.state.in_(held(state)))
         async with self._database.read() as connection:
             return await page(connection, wanted, (deliveries.c.sequence,), rows.delivery, after=after, limit=limit)
 
