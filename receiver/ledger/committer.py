@@ -9,6 +9,7 @@ from typing import Any
 
 from receiver.core.delivery import Delivery
 from receiver.core.errors import LedgerFull, LedgerUnavailable
+from receiver.ledger.admission import Admission, Callers
 from receiver.ledger.columns import storable
 from receiver.ledger.database import Database, Dialect, reason
 from receiver.ledger.rows import headers_value
@@ -41,6 +42,8 @@ class Committer:
         self._waiting: deque[_Waiting] = deque()
         self._rows = 0
         self._bytes = 0
+        self._admission = Admission()
+        self._callers = Callers(_late)
         self._wake = asyncio.Event()
         self._closed = False
         self._sql = _Statements(database.dialect)
@@ -51,8 +54,8 @@ class Committer:
         """Returns once the delivery is on disk: True if its id is new, False if it was there already.
 
         A repeat is counted on the row, except on PostgreSQL while somebody reads that row: counting waits for nobody.
-        LedgerFull at once when too much waits; LedgerUnavailable when it could not be committed. A caller that leaves
-        does not take its delivery back.
+        LedgerFull at once when too much waits, or in a while when the disk does not answer; LedgerUnavailable when it
+        could not be committed. A caller that leaves, or is sent away, does not take its delivery back.
         """
         return await self.begin(delivery)
 
@@ -75,14 +78,31 @@ class Committer:
         """Have a delivery (or a sign of life) written with the next batch; the future tells as `accept` does."""
         if self._closed:
             raise LedgerUnavailable("The ledger is closed.")
-        one = _Waiting(delivery, _size(delivery), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        one = _Waiting(delivery, _size(delivery), loop.create_future())
         if self._rows >= WAITING_MAX or (self._rows and self._bytes + one.size > WAITING_BYTES_MAX):
             raise LedgerFull("More deliveries wait for the disk than fit in memory: come back in a moment.")
+        now_s = loop.time()
+        if delivery is not None and not self._admission.admits(now_s, **self._ahead(one.size)):
+            raise LedgerFull("The disk is too slow for all that come: come back in a moment.")
         self._rows += 1
         self._bytes += one.size
+        self._admission.begun(now_s)
+        self._callers.add(one.done, now_s)
         self._waiting.append(one)
         self._wake.set()
         return one.done
+
+    def pressed(self) -> bool:
+        """Whether deliveries queue so that whoever else wants something should come later."""
+        half_full = self._rows > WAITING_MAX // 2 or self._bytes > WAITING_BYTES_MAX // 2
+        return half_full or self._admission.presses(asyncio.get_running_loop().time(), **self._ahead(0))
+
+    def _ahead(self, size: int) -> dict[str, int]:
+        """What has to be committed until a newcomer of that size is."""
+        queued = len(self._waiting)
+        own = max(queued // BATCH_MAX, (self._bytes + size) // BATCH_BYTES_MAX) + 1
+        return {"batches": own + (self._rows > queued), "size": self._bytes + size}
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -110,8 +130,11 @@ class Committer:
         return batch
 
     def _tell(self, batch: Sequence[_Waiting], outcomes: Sequence[bool | Exception]) -> None:
+        size = sum(one.size for one in batch)
         self._rows -= len(batch)
-        self._bytes -= sum(one.size for one in batch)
+        self._bytes -= size
+        self._admission.ended(size, asyncio.get_running_loop().time(), more=self._rows > 0)
+        self._callers.answered(len(batch))
         for one, outcome in zip(batch, outcomes, strict=True):
             if one.done.done():
                 continue
@@ -221,6 +244,10 @@ def _values(delivery: Delivery, repeats: int) -> tuple[Any, ...]:
 
 def _storable(text: str | None) -> str | None:
     return None if text is None else storable(text)
+
+
+def _late() -> LedgerFull:
+    return LedgerFull("The disk did not answer in time; the delivery may be kept all the same.")
 
 
 def _told(problem: Exception) -> LedgerUnavailable:

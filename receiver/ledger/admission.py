@@ -1,0 +1,120 @@
+"""Who is still taken when the disk is slow: nobody waits long for an answer, and who would have to hears so at once."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+WAIT_S_MAX = 1.5
+"""Of what is expected for a newcomer. Replicate gives an answer a few seconds: this leaves room for being wrong."""
+
+ANSWER_S_MAX = 1.8
+"""After which one who was taken hears no, whatever became of the delivery. A call that comes again is harmless."""
+
+PRESSED_S = 0.75  # of expected waiting: from here on whoever can come later makes room for those who can't
+PRESSED_FOR_S = 1.0  # after somebody was refused: as long as callers are told to stay away
+_FORGET = 0.7  # what a batch leaves of the weight of those before it: about the last three count
+_SPREAD_BYTES = 64 * 1024  # batches that differ in size by less than this say nothing about what a byte costs
+
+
+@dataclass(slots=True)
+class Admission:
+    """Expects how long a newcomer would wait, from how long the last batches took.
+
+    A batch costs a sync, however small it is, and something for each byte: a line through the last few. Bad news is
+    believed at once, and a batch that does not end counts for as long as it has lasted. Times are seconds of any clock
+    that never goes back.
+    """
+
+    _began_s: float | None = None
+    _refused_s: float = -float("inf")
+    _weight: float = 0.0
+    _size: float = 0.0
+    _took_s: float = 0.0
+    _size_size: float = 0.0
+    _size_took: float = 0.0
+    _last: tuple[int, float] = (0, 0.0)
+
+    def begun(self, now_s: float) -> None:
+        """Somebody waits; tell it as often as you like."""
+        if self._began_s is None:
+            self._began_s = now_s
+
+    def ended(self, size: int, now_s: float, *, more: bool) -> None:
+        """A batch of that many bytes was told; whether more wait."""
+        took_s = 0.0 if self._began_s is None else now_s - self._began_s
+        self._began_s = now_s if more else None
+        self._weight = _FORGET * self._weight + 1
+        self._size = _FORGET * self._size + size
+        self._took_s = _FORGET * self._took_s + took_s
+        self._size_size = _FORGET * self._size_size + size * size
+        self._size_took = _FORGET * self._size_took + size * took_s
+        self._last = size, took_s
+
+    def admits(self, now_s: float, *, batches: int, size: int) -> bool:
+        """Whether one more may wait: the `batches` until it is through, and the bytes in them, its own included."""
+        if self._began_s is None or self.expected_s(now_s, batches=batches, size=size) <= WAIT_S_MAX:
+            return True  # with nobody waiting one is always taken, or we would never hear that the disk is well again
+        self._refused_s = now_s
+        return False
+
+    def expected_s(self, now_s: float, *, batches: int, size: int) -> float:
+        """How long a newcomer would wait."""
+        gone_s = 0.0 if self._began_s is None else now_s - self._began_s
+        sync_s, byte_s = self._costs()
+        return max(batches * sync_s + size * byte_s - gone_s, sync_s, gone_s)
+
+    def presses(self, now_s: float, *, batches: int, size: int) -> bool:
+        """Whether whoever can come later should: somebody was just refused, or a queue is about to be too long."""
+        if now_s - self._refused_s < PRESSED_FOR_S:
+            return True
+        return batches > 2 and self.expected_s(now_s, batches=batches, size=size) > PRESSED_S
+
+    def _costs(self) -> tuple[float, float]:
+        """Seconds for a batch, and for a byte in it."""
+        if not self._weight:
+            return 0.0, 0.0
+        mean_size, mean_took_s = self._size / self._weight, self._took_s / self._weight
+        spread = self._size_size / self._weight - mean_size**2
+        together = self._size_took / self._weight - mean_size * mean_took_s
+        byte_s = max(0.0, together / (max(0.0, spread) + _SPREAD_BYTES**2))
+        last_size, last_took_s = self._last
+        return max(0.0, mean_took_s - byte_s * mean_size, last_took_s - byte_s * last_size), byte_s
+
+
+@dataclass(eq=False, slots=True)
+class _Caller:
+    done: "asyncio.Future[bool]"
+    since_s: float
+
+
+class Callers:
+    """Those who wait, in the order in which they came. Who waits too long is told so, whatever becomes of the rest."""
+
+    def __init__(self, sorry: Callable[[], Exception]) -> None:
+        self._sorry = sorry
+        self._waiting: deque[_Caller] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, done: "asyncio.Future[bool]", now_s: float) -> None:
+        self._waiting.append(_Caller(done, now_s))
+        if self._timer is None:
+            self._timer = done.get_loop().call_later(ANSWER_S_MAX, self._look)
+
+    def answered(self, count: int) -> None:
+        """That many from the front have heard."""
+        for _ in range(count):
+            self._waiting.popleft()
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        loop = self._waiting[0].done.get_loop()
+        now_s = loop.time()
+        for caller in self._waiting:
+            if caller.since_s + ANSWER_S_MAX > now_s:
+                self._timer = loop.call_at(caller.since_s + ANSWER_S_MAX, self._look)
+                return
+            if not caller.done.done():
+                caller.done.set_exception(self._sorry())
