@@ -61,7 +61,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One file of one prediction. `link` is the capability in its permanent link; `stored` is set when archived."""
+    """One file of one prediction. `link` is the capability in its permanent link; `stored` is set when archived.
+
+    `held_by` names the spool that has the bytes whole while the bucket does not take them, "" while none has.
+    """
 
     id: int
     prediction_id: str
@@ -74,6 +77,7 @@ class Output:
     reason: str | None = None
     stored: Stored | None = None
     history: tuple[Attempt, ...] = field(default=())
+    held_by: str = ""
 
 
 def leaves(output: Any, path: str = ROOT) -> Iterator[tuple[str, Any]]:

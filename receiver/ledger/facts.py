@@ -44,7 +44,7 @@ class Facts(Room):
             "predictions_open": _count(predictions).where(predictions.c.final.is_(sa.false())),
             "manifests_due": _count(predictions).where(predictions.c.manifest_due_ms.is_not(None)),
             "pending_expires_ms": sa.select(sa.func.min(outputs.c.expires_ms)).where(
-                outputs.c.state == OutputState.PENDING
+                outputs.c.state == OutputState.PENDING, outputs.c.held_by == ""
             ),
             "events_unnumbered": _count(events).where(events.c.sequence.is_(None)),
             "last_sequence": sa.select(facts.c.value).where(facts.c.name == LAST),

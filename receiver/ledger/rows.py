@@ -26,7 +26,7 @@ OUTPUT_COLUMNS = tuple(
     outputs.c[name]
     for name in (
         "id", "prediction_id", "path", "source", "state", "link", "expires_ms", "attempts", "reason", "stored",
-        "history",
+        "history", "held_by",
     )
 )  # fmt: skip
 EVENT_COLUMNS = tuple(events.c[name] for name in ("id", "type", "prediction_id", "time_ms", "body", "sequence"))
@@ -99,6 +99,7 @@ def output(row: Row, uri: str | None = None) -> Output:
         reason=row.reason,
         stored=None if row.stored is None else Stored(**row.stored),
         history=tuple(Attempt(at_ms, problem) for at_ms, problem in row.history),
+        held_by=row.held_by,
     )
 
 

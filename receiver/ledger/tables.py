@@ -81,13 +81,14 @@ outputs = sa.Table(
     sa.Column("expires_ms", Moment, nullable=False),
     sa.Column("due_ms", Moment, nullable=False),
     sa.Column("lease", Plain),
+    sa.Column("held_by", Plain, nullable=False, default=""),  # the spool that has it whole, "" while none has
     sa.Column("attempts", sa.BigInteger, nullable=False),
     sa.Column("reason", Plain),
     sa.Column("stored", Json),
     sa.Column("history", Json, nullable=False),
     sa.UniqueConstraint("prediction_id", "path_key", name="outputs_by_path"),
     sa.Index("outputs_by_state", "state", "id"),
-    sa.Index("outputs_by_deadline", "state", "expires_ms", "id", "due_ms"),
+    sa.Index("outputs_by_deadline", "state", "held_by", "expires_ms", "id", "due_ms"),
     postgresql_with=_CHANGING,
 )
 sa.Index(

@@ -109,6 +109,7 @@ def _outputs() -> None:
         sa.Column("expires_ms", sa.BigInteger(), nullable=False),
         sa.Column("due_ms", sa.BigInteger(), nullable=False),
         sa.Column("lease", sa.Text(), nullable=True),
+        sa.Column("held_by", sa.Text(), nullable=False),
         sa.Column("attempts", sa.BigInteger(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("stored", sa.Text(), nullable=True),
@@ -118,7 +119,7 @@ def _outputs() -> None:
         sa.UniqueConstraint("prediction_id", "path_key", name="outputs_by_path"),
         postgresql_with={"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02},
     )
-    op.create_index("outputs_by_deadline", "outputs", ["state", "expires_ms", "id", "due_ms"], unique=False)
+    op.create_index("outputs_by_deadline", "outputs", ["state", "held_by", "expires_ms", "id", "due_ms"], unique=False)
     op.create_index("outputs_by_state", "outputs", ["state", "id"], unique=False)
     op.create_index(
         "outputs_leased",

@@ -1,0 +1,39 @@
+"""Which outputs are due: those that will vanish, by their deadlines; then those whose bytes lie safely in a spool."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from receiver.core.output import OutputState
+from receiver.ledger.tables import facts, outputs
+
+SPOOL_FACT = "spool."  # and the spool's name: when its worker was last at work, in milliseconds
+ABANDONED_MS = 120_000  # a worker tells of its spool every few seconds: after this silence others fetch anew
+
+_DUE = outputs.c.state == OutputState.PENDING
+
+
+def vanishing(now: sa.ColumnElement[int]) -> sa.Select[Any]:
+    """Due outputs of which nobody holds the bytes, earliest deadline first."""
+    return (
+        sa.select(outputs.c.id)
+        .where(_DUE, outputs.c.held_by == "", outputs.c.due_ms <= now)
+        .order_by(outputs.c.expires_ms, outputs.c.id)
+    )
+
+
+def held(now: sa.ColumnElement[int], spool: str) -> sa.Select[Any]:
+    """Due outputs whose bytes this spool holds, or one that nobody tends any more; longest due first."""
+    tended = (
+        sa.select(facts.c.name)
+        .where(
+            facts.c.name == SPOOL_FACT + outputs.c.held_by, sa.cast(facts.c.value, sa.BigInteger) > now - ABANDONED_MS
+        )
+        .exists()
+    )
+    return (
+        sa.select(outputs.c.id)
+        .where(_DUE, outputs.c.held_by != "", outputs.c.due_ms <= now)
+        .where(sa.or_(outputs.c.held_by == spool, ~tended))
+        .order_by(outputs.c.due_ms, outputs.c.id)
+    )
