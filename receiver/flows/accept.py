@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from receiver.core.delivery import Delivery
 from receiver.core.errors import LedgerUnavailable, SecretUnknown
 from receiver.core.ring import Ring
+from receiver.flows.quarantine import Quarantine
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.secrets import SigningSecrets
 from receiver.replicate.signature import Reason, Secret, Unverified, Verified, verify
@@ -22,13 +23,22 @@ class Accept:
 
     ledger: Ledger
     secrets: SigningSecrets
+    quarantine: Quarantine
     now_ms: Callable[[], int]
     ring: Callable[..., None]
 
     async def __call__(self, body: bytes, headers: Headers, token: str | None = None) -> None:
-        """Raises Unverified (nothing happened); SecretUnknown, LedgerFull, LedgerUnavailable (nothing was promised)."""
+        """Raises Unverified, SecretUnknown (the quarantine may have room for it); LedgerFull, LedgerUnavailable.
+
+        Nothing was promised then.
+        """
         received_ms = self.now_ms()
-        verified = await self._verified(body, headers, received_ms // 1000)
+        try:
+            verified = await self._verified(body, headers, received_ms // 1000)
+        except (Unverified, SecretUnknown) as verdict:
+            reason = verdict.reason if isinstance(verdict, Unverified) else None
+            self.quarantine.keep(body, headers, token=token, received_ms=received_ms, reason=reason)
+            raise
         delivery = Delivery(
             id=verified.webhook_id,
             received_ms=received_ms,

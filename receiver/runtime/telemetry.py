@@ -16,6 +16,7 @@ class Metrics:
 
     registry: CollectorRegistry
     webhooks: Counter
+    quarantine: Counter
     attempts: Counter
     sizes: Histogram
     known: Gauge
@@ -28,6 +29,9 @@ class Metrics:
         return cls(
             registry=registry,
             webhooks=Counter("outkeep_webhooks", "Webhooks by what became of them", ["outcome"], registry=registry),
+            quarantine=Counter(
+                "outkeep_quarantine", "Calls that were not verified, kept or dropped", ["outcome"], registry=registry
+            ),
             attempts=Counter(
                 "outkeep_archive_attempts", "Tries to archive an output by outcome", ["outcome"], registry=registry
             ),
@@ -50,6 +54,10 @@ class Metrics:
         if counter is None:
             counter = self.outcomes[outcome] = self.webhooks.labels(outcome)
         counter.inc()
+
+    def quarantined(self, outcome: str) -> None:
+        """Count one call that was not verified: kept or dropped."""
+        self.quarantine.labels(outcome).inc()
 
     def attempt(self, outcome: str, size: int) -> None:
         """Count one try to archive: archived (with its size in bytes), lost, retry or late."""

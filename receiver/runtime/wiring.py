@@ -18,8 +18,10 @@ from receiver.flows.asking import Patience
 from receiver.flows.conclude import Conclude
 from receiver.flows.create import Cancel, Create
 from receiver.flows.observe import Observe
+from receiver.flows.quarantine import Quarantine
 from receiver.flows.reconcile import Ask, Reconcile
 from receiver.flows.relay import Relay
+from receiver.flows.replay import Replay
 from receiver.flows.schemas import Schemas
 from receiver.flows.sweep import Sweep
 from receiver.ledger.ledger import Ledger, migrate
@@ -65,6 +67,7 @@ class House:
     relay: Relay
     reconcile: Reconcile
     sweep: Sweep
+    replay: Replay
 
     async def failing(self) -> list[str]:
         """What is down though webhooks still come in: bucket, replicate."""
@@ -90,7 +93,9 @@ async def open_house(settings: Settings, *, now_ms: Callable[[], int] = clock_ms
         ledger = await open_ledger(settings, now_ms=now_ms)
         stack.push_async_callback(ledger.close)
         outside = await _outside(settings, stack)
-        yield _furnished(settings, outside, now_ms=now_ms, keys=keys, ledger=ledger)
+        house = _furnished(settings, outside, now_ms=now_ms, keys=keys, ledger=ledger)
+        stack.push_async_callback(house.accept.quarantine.close)
+        yield house
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ def _furnished(
         keys=keys,
         metrics=metrics,
         health=Health(bucket=outside.bucket, replicate=outside.replicate, clock=time.monotonic),
-        accept=_accept(outside, ledger=ledger, now_ms=now_ms, bell=bell),
+        accept=_accept(outside, ledger=ledger, now_ms=now_ms, bell=bell, count=metrics.quarantined),
         create=_create(settings, outside, observe=observe, now_ms=now_ms),
         cancel=Cancel(replicate=outside.replicate, observe=observe, now_ms=now_ms),
         ask=ask,
@@ -167,6 +172,7 @@ def _furnished(
             output_ttl_ms=int(settings.output_ttl_s * 1000),
             now_ms=now_ms,
         ),
+        replay=Replay(ledger=ledger, secrets=outside.signing, ring=bell.ring),
     )
 
 
@@ -185,8 +191,11 @@ def _observe(
     )
 
 
-def _accept(outside: _Outside, *, ledger: Ledger, now_ms: Callable[[], int], bell: Bell) -> Accept:
-    return Accept(ledger=ledger, secrets=outside.signing, now_ms=now_ms, ring=bell.ring)
+def _accept(
+    outside: _Outside, *, ledger: Ledger, now_ms: Callable[[], int], bell: Bell, count: Callable[[str], None]
+) -> Accept:
+    quarantine = Quarantine(ledger=ledger, clock=time.monotonic, chance=link, count=count)
+    return Accept(ledger=ledger, secrets=outside.signing, quarantine=quarantine, now_ms=now_ms, ring=bell.ring)
 
 
 def _create(settings: Settings, outside: _Outside, *, observe: Observe, now_ms: Callable[[], int]) -> Create:
