@@ -10,6 +10,7 @@ from receiver.core.delivery import DeliveryState
 from receiver.core.output import Output, OutputState
 from receiver.core.prediction import Prediction
 from receiver.ledger import rows
+from receiver.ledger.due import held, vanishing
 from receiver.ledger.nouns import ManifestClaim, OutputClaim
 from receiver.ledger.room import Room
 from receiver.ledger.tables import data_uris, deliveries, outputs, predictions
@@ -18,27 +19,18 @@ from receiver.ledger.tables import data_uris, deliveries, outputs, predictions
 class Claims(Room):
     """Part of the ledger. Each verb is a transaction of its own; every claim has a fencing token, its lease."""
 
-    async def claim_outputs(self, limit: int, *, lease_ms: int) -> list[OutputClaim]:
-        """Due outputs, earliest deadline first, ours for `lease_ms`. The attempt is counted now: a fetch that kills
-        its worker never gets to report.
+    async def claim_outputs(
+        self, limit: int, *, lease_ms: int, spool: str = "", held_max: int | None = None
+    ) -> list[OutputClaim]:
+        """Due outputs, earliest deadline first, ours for `lease_ms`; then up to `held_max` of those whose bytes are in
+        `spool` already: nothing takes them away. The attempt is counted now: a fetch that kills its worker never gets
+        to report.
         """
         now = self._database.clock.now()
-        pick = (
-            sa.select(outputs.c.id)
-            .where(outputs.c.state == OutputState.PENDING, outputs.c.due_ms <= now)
-            .order_by(outputs.c.expires_ms, outputs.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-            .cte("pick")
-        )
-        claim = (
-            sa.update(outputs)
-            .where(outputs.c.id.in_(sa.select(pick.c.id)))
-            .values(due_ms=now + lease_ms, lease=self._database.token(), attempts=outputs.c.attempts + 1)
-            .returning(*rows.OUTPUT_COLUMNS, outputs.c.lease)
-        )
         async with self._database.write() as connection:
-            claimed = (await connection.execute(claim)).all()
+            claimed = await self._claim(connection, vanishing(now), limit, lease_ms)
+            if (room := min(limit - len(claimed), limit if held_max is None else held_max)) > 0:
+                claimed += await self._claim(connection, held(now, spool), room, lease_ms)
             if not claimed:
                 return []
             uris = await _uris(connection, [row.id for row in claimed if row.source.startswith("data:")])
@@ -47,6 +39,22 @@ class Claims(Room):
             OutputClaim(rows.output(row, uris.get(row.id)), known[row.prediction_id], row.lease) for row in claimed
         ]
         return sorted(claims, key=lambda each: (each.output.expires_ms, each.output.id))
+
+    async def _claim(
+        self, connection: AsyncConnection, due: sa.Select[Any], limit: int, lease_ms: int
+    ) -> list[rows.Row]:
+        pick = due.limit(limit).with_for_update(skip_locked=True, of=outputs).cte("pick")
+        claim = (
+            sa.update(outputs)
+            .where(outputs.c.id.in_(sa.select(pick.c.id)))
+            .values(
+                due_ms=self._database.clock.now() + lease_ms,
+                lease=self._database.token(),
+                attempts=outputs.c.attempts + 1,
+            )
+            .returning(*rows.OUTPUT_COLUMNS, outputs.c.lease)
+        )
+        return list((await connection.execute(claim)).all())
 
     async def claim_manifests(self, limit: int, *, lease_ms: int) -> list[ManifestClaim]:
         """Predictions whose manifest is due, longest due first, ours for `lease_ms`."""
