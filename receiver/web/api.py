@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.core.clock import iso
-from receiver.core.delivery import Delivery, DeliveryState
+from receiver.core.delivery import TOLD_STATES, Delivery
 from receiver.core.output import Output, OutputState
 from receiver.core.redact import REDACTED, redact, redact_text
 from receiver.core.telling import api_output, api_prediction
@@ -28,6 +28,8 @@ PARTS_MAX = 1000  # deliveries shown with one prediction; Replicate sends two fo
 
 SHOWN_BYTES_MAX = 1024 * 1024
 """Of a delivery's body. The rest is in the ledger; a longer body would hold up everybody while it is redacted."""
+
+STATUSES = ("starting", "processing", "succeeded", "failed", "canceled", "aborted")  # in the order of a life
 
 _SECRET_HEADERS = ("auth", "cookie", "signature", "token", "secret", "key")
 _PAGING = ("after", "limit")
@@ -55,7 +57,7 @@ class Api:
         asked = Parameters(request.scope, known)
         after = asked.text("after")
         wanted = self.house.ledger.predictions(
-            status=asked.text("status"),
+            status=asked.one_of("status", STATUSES),
             model=asked.text("model"),
             key_name=asked.text("key"),
             archived=asked.flag("archived"),
@@ -98,7 +100,7 @@ class Api:
     async def deliveries(self, request: Request) -> Response:
         asked = Parameters(request.scope, (*_PAGING, "state", "prediction"))
         wanted = self.house.ledger.deliveries(
-            state=asked.one_of("state", tuple(DeliveryState)),
+            state=asked.one_of("state", TOLD_STATES),
             prediction_id=asked.text("prediction"),
             after=asked.text("after"),
             limit=asked.limit(),
@@ -154,7 +156,7 @@ def told_delivery(delivery: Delivery) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "received_at": iso(delivery.received_ms),
-        "state": delivery.state,
+        "state": delivery.state.told,
         "reason": delivery.reason,
         "prediction": delivery.prediction_id,
         "repeats": delivery.repeats,

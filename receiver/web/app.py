@@ -22,6 +22,7 @@ from receiver.web.health import Health
 from receiver.web.hooks import Hooks, is_hook
 from receiver.web.page import Page
 from receiver.web.problems import Problem, not_found, problem_answer, retry_after, unavailable
+from receiver.web.replays import Replays
 
 REQUESTS_MAX = 1024
 """On the API and the page at once, readers of the feed and of files apart: beyond that they are shed, so that there is
@@ -49,6 +50,7 @@ class Application:
         routes = [
             *Gateway(house, bodies).routes(),
             *Api(house).routes(),
+            *Replays(house, bodies).routes(),
             *self._health.routes(),
             *Page(house).routes(),
             Route("/events", self._feed, methods=["GET"]),
