@@ -104,7 +104,9 @@ class Archive:
                 output = replace(claim.output, state=OutputState.ARCHIVED, stored=stored)
                 event = archived_output_event(prediction, output, bucket=self.bucket.name, links=self.links)
                 await tx.tell([event])
-                await tx.finish([prediction.id])
+                if prediction.archived_ms is not None:  # it was lost before, and the manifest says so
+                    await tx.amend(prediction.id)
+                await tx.finish([prediction.id], again=prediction.archived_ms is not None)
         self.seen("archived" if ours else "late", stored.size)
         self.ring(Ring.EVENTS, Ring.MANIFESTS)
 
@@ -143,7 +145,8 @@ class Archive:
             if ours:
                 event = lost_event(prediction, claim.output.path, reason, claim.output.attempts, now_ms, self.links)
                 await tx.tell([event])
-                await tx.finish([prediction.id])
+                again = prediction.archived_ms is not None and await tx.amended(prediction.id)
+                await tx.finish([prediction.id], again=again)
         if ours:
             log.error("%s of %s is lost: %s", claim.output.path, claim.prediction.id, problem)
         self.seen("lost" if ours else "late", 0)

@@ -15,7 +15,9 @@ class Rescuing(Room):
     async def lost_outputs(
         self, reasons: Collection[str], *, created_after_ms: int, after_id: int, limit: int
     ) -> list[tuple[int, str, str]]:
-        """Outputs lost for one of these reasons, of predictions created since then: id, prediction, path; by id."""
+        """Outputs lost for one of these reasons that can be tried again, of predictions created since then: id,
+        prediction, path; in the order of their ids.
+        """
         wanted = (
             sa.select(outputs.c.id, outputs.c.prediction_id, outputs.c.path)
             .join(predictions, predictions.c.id == outputs.c.prediction_id)
@@ -23,6 +25,8 @@ class Rescuing(Room):
                 outputs.c.state == OutputState.LOST,
                 outputs.c.id > after_id,
                 outputs.c.reason.in_(list(reasons)),
+                outputs.c.source.not_like("data:%"),
+                outputs.c.source != "",
                 predictions.c.created_ms >= created_after_ms,
             )
             .order_by(outputs.c.id)

@@ -22,6 +22,7 @@ from receiver.flows.quarantine import Quarantine
 from receiver.flows.reconcile import Ask, Reconcile
 from receiver.flows.relay import Relay
 from receiver.flows.replay import Replay
+from receiver.flows.rescue import Rescue
 from receiver.flows.schemas import Schemas
 from receiver.flows.sweep import Sweep
 from receiver.ledger.ledger import Ledger, migrate
@@ -67,6 +68,7 @@ class House:
     relay: Relay
     reconcile: Reconcile
     sweep: Sweep
+    rescue: Rescue
     replay: Replay
 
     async def failing(self) -> list[str]:
@@ -146,6 +148,7 @@ def _furnished(
     )
     observe = _observe(settings, outside, ledger=ledger, links=links, patience=patience, bell=bell)
     ask = Ask(replicate=outside.replicate, observe=observe, now_ms=now_ms)
+    sweep = Sweep(ledger=ledger, ask=ask, output_ttl_ms=int(settings.output_ttl_s * 1000), now_ms=now_ms)
     return House(
         settings=settings,
         links=links,
@@ -165,13 +168,8 @@ def _furnished(
         conclude=_conclude(settings, outside, ask=ask, bell=bell),
         relay=Relay(ledger=ledger, ring=bell.ring),
         reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
-        sweep=Sweep(
-            ledger=ledger,
-            replicate=outside.replicate,
-            observe=observe,
-            output_ttl_ms=int(settings.output_ttl_s * 1000),
-            now_ms=now_ms,
-        ),
+        sweep=sweep,
+        rescue=Rescue(ledger=ledger, sweep=sweep, ring=bell.ring, now_ms=now_ms),
         replay=Replay(ledger=ledger, secrets=outside.signing, ring=bell.ring),
     )
 
