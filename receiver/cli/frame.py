@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "predict": "Create a prediction through a running service.",
     "show": "Show what is known of one prediction.",
     "list": "List predictions, newest first.",
+    "deliveries": "List the calls that came, or show one.",
+    "replay": "Have deliveries verified or read again.",
     "events": "Print the event feed, one CloudEvent a line.",
     "sandbox": "Run the stand-in for Replicate alone.",
     "check": "Look whether everything is set up right.",
