@@ -24,6 +24,14 @@ class LedgerFull(LedgerUnavailable):
     """More deliveries wait for the disk than we hold in memory: come back in a moment."""
 
 
+class LedgerBroken(LedgerUnavailable):
+    """The disk under the ledger failed: this process takes nothing more, and ends so that a new one can begin."""
+
+
+class LedgerDamaged(LedgerBroken):
+    """The ledger's file is no longer what was written: no new process mends that, people have to."""
+
+
 class LedgerOutdated(Misconfigured):
     """The schema of a Postgres ledger is older than this program: `outkeep migrate` brings it up to date."""
 

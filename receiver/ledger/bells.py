@@ -37,7 +37,7 @@ class Bells(Room):
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             at_once = engine.execution_options(isolation_level="AUTOCOMMIT")
-            connection = await stack.enter_async_context(Connected(at_once, None, writes=False))
+            connection = await stack.enter_async_context(Connected(at_once))
             await connection.exec_driver_sql(f"LISTEN {CHANNEL}")
             driver = (await connection.get_raw_connection()).driver_connection
             while True:

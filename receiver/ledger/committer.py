@@ -148,6 +148,8 @@ class Committer:
         together = self._try(batch)
         if not isinstance(together, Exception):
             return together
+        if isinstance(together, LedgerUnavailable):  # no row is to blame
+            return [together] * len(batch)
         alone: list[bool | Exception] = []
         in_a_row = 0
         for one in batch:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyErro
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from receiver.core.errors import LedgerRefused, LedgerUnavailable
+from receiver.ledger.trust import Trust, verdict
 from receiver.ledger.unbroken import Unbroken
 
 _LIMIT_EXCEEDED = "54"  # PostgreSQL's class of states for statements and rows that are too large for it
@@ -64,6 +65,7 @@ class Database:
     writing: AsyncEngine
     reading: AsyncEngine
     turns: Turns | None = None
+    trust: Trust = field(default_factory=Trust)
     closing: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @asynccontextmanager
@@ -80,12 +82,12 @@ class Database:
         return self.turns is not None and self.turns.ordinary.locked()
 
     def write(self) -> "Connected":
-        """A transaction: it commits at the end of the block and rolls back on any error."""
-        return Connected(self.writing, self.turns, writes=True)
+        """A transaction: it commits at the end of the block and rolls back on any error. See `Trust`."""
+        return Connected(self.writing, self.turns, self.trust)
 
     def read(self) -> "Connected":
         """A connection that reads, each statement for itself; it waits for no writer."""
-        return Connected(self.reading, None, writes=False)
+        return Connected(self.reading)
 
     def insert(self, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
         """An INSERT that knows what to do on a conflict."""
@@ -104,12 +106,15 @@ class Database:
 
 
 class Connected:
-    """A connection for the length of a block. What the database or its driver raises leaves as LedgerUnavailable."""
+    """A connection for the length of a block. What the database or its driver raises leaves as LedgerUnavailable.
 
-    def __init__(self, engine: AsyncEngine, turns: Turns | None, *, writes: bool) -> None:
+    It writes if it is given the trust that this takes, in a transaction and, on SQLite, in its turn.
+    """
+
+    def __init__(self, engine: AsyncEngine, turns: Turns | None = None, trust: Trust | None = None) -> None:
         self._engine = engine
         self._turns = turns
-        self._writes = writes
+        self._trust = trust
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> AsyncConnection:
@@ -117,16 +122,18 @@ class Connected:
             if self._turns is not None:
                 return await self._in_turn(self._turns)
             return await self._stack.enter_async_context(
-                self._engine.begin() if self._writes else self._engine.connect()
+                self._engine.connect() if self._trust is None else self._engine.begin()
             )
         except BaseException as error:
             await self._stack.aclose()
-            raise_unavailable(error)
+            self._failed(error)
             raise
 
     async def _in_turn(self, turns: Turns) -> AsyncConnection:
         await self._stack.enter_async_context(turns.ordinary)
         await self._stack.enter_async_context(turns.pen)
+        if self._trust is not None:
+            self._trust.check()
         connection = Unbroken(self._engine)
         try:
             await connection.begun()
@@ -147,12 +154,20 @@ class Connected:
         try:
             await self._stack.__aexit__(kind, error, trace)
         except BaseException as failed:
-            raise_unavailable(failed)
+            self._failed(failed)
             raise
+        if error is not None:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        broken = None if self._trust is None else verdict(error)
+        if broken is not None and self._trust is not None:
+            self._trust.judge(error)
+            raise broken from error
         raise_unavailable(error)
 
 
-def raise_unavailable(error: BaseException | None) -> None:
+def raise_unavailable(error: BaseException) -> None:
     """Turn what a database raises into LedgerUnavailable or LedgerRefused; anything else is left alone."""
     if isinstance(error, SQLAlchemyError):
         kind = LedgerRefused if _is_refusal(error) else LedgerUnavailable

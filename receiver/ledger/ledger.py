@@ -9,7 +9,7 @@ from typing import Self
 import sqlalchemy as sa
 
 from receiver.core.delivery import Delivery
-from receiver.core.errors import Misconfigured
+from receiver.core.errors import LedgerBroken, Misconfigured
 from receiver.ledger import postgres, schema, sqlite
 from receiver.ledger.bells import Bells
 from receiver.ledger.claims import Claims
@@ -72,6 +72,10 @@ class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Quarantine, Rescuin
     def pressed(self) -> bool:
         """Whether so many deliveries wait that other work should be turned away."""
         return self._committer.pressed()
+
+    async def broken(self) -> LedgerBroken:
+        """Returns if the disk fails this process, with the error that it should end with: nothing is taken any more."""
+        return await self._database.trust.lost()
 
     async def ready(self) -> bool:
         """True when a delivery could be taken now; LedgerUnavailable when not."""

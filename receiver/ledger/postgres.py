@@ -46,7 +46,7 @@ def connect(url: sa.URL, now_ms: Callable[[], int], skew_ms: int = 0) -> Databas
     closing.push_async_callback(writing.dispose)
     reading = writing.execution_options(isolation_level="AUTOCOMMIT")
     clock = Clock("postgresql", now_ms, skew_ms)
-    return Database("postgresql", clock, partial(_lend, committing), writing, reading, None, closing)
+    return Database("postgresql", clock, partial(_lend, committing), writing, reading, closing=closing)
 
 
 @contextmanager

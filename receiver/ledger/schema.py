@@ -73,12 +73,11 @@ async def _look(connection: AsyncConnection) -> Standing:
 
 async def _create(connection: AsyncConnection) -> None:
     """The newest tables at once: Alembic takes most of a second to import, and a first start has nothing to move."""
-    try:
-        await connection.run_sync(metadata.create_all, checkfirst=False)
-    except sa.exc.DBAPIError as error:
+    if metadata.tables.keys() & set(await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())):
         raise Misconfigured(
             "OUTKEEP_DATABASE_URL: the database holds tables that are not Outkeep's. Give it a database of its own."
-        ) from error
+        )
+    await connection.run_sync(metadata.create_all, checkfirst=False)
     await connection.run_sync(_stamp)
 
 
