@@ -56,6 +56,18 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Sifted:
+    """An update with all done to it that takes long when it is large, and needs no knowledge of the prediction.
+
+    `told` is what may be kept of it, secrets redacted and every file in its output None; `found` are those files.
+    """
+
+    update: Update
+    told: Mapping[str, Any]
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What we know.
 
@@ -98,20 +110,25 @@ class Decision:
     events: tuple[Event, ...] = field(default=())
 
 
-def decide(
-    known: Prediction | None,
-    update: Update,
-    *,
-    is_file: Callable[[str, str], Found | None],
-    links: Links,
-    key_name: str | None = None,
-) -> Decision:
+def sift(update: Update, is_file: Callable[[str, str], Found | None]) -> Sifted:
+    """Find the files, and redact the rest. Takes a second for a body of the largest size that is taken."""
+    found = outputs.files(update.told.get("output"), is_file)
+    paths = dict.fromkeys(item.path for item in found)
+    told = {
+        name: outputs.replace(value, paths) if name == "output" else redact(value)
+        for name, value in update.told.items()
+        if name not in _NOT_KEPT
+    }
+    return Sifted(update, told, found)
+
+
+def decide(known: Prediction | None, sifted: Sifted, *, links: Links, key_name: str | None = None) -> Decision:
     """Merge what was said into what is known. Never goes back, never shortens, never turns one end into another."""
     if known is None:
-        return _first(update, is_file=is_file, links=links, key_name=key_name)
-    if not _may_follow(known.status, update.status):
-        return Decision(DeliveryState.STALE, known, f"told {update.status} after {known.status}")
-    return _next(known, update, is_file=is_file, links=links, key_name=key_name)
+        return _first(sifted, links=links, key_name=key_name)
+    if not _may_follow(known.status, sifted.update.status):
+        return Decision(DeliveryState.STALE, known, f"told {sifted.update.status} after {known.status}")
+    return _next(known, sifted, links=links, key_name=key_name)
 
 
 def _may_follow(status: str, following: str) -> bool:
@@ -121,9 +138,8 @@ def _may_follow(status: str, following: str) -> bool:
     return status not in FINAL and following not in MOVES
 
 
-def _first(
-    update: Update, *, is_file: Callable[[str, str], Found | None], links: Links, key_name: str | None
-) -> Decision:
+def _first(sifted: Sifted, *, links: Links, key_name: str | None) -> Decision:
+    update = sifted.update
     created_ms = timestamp_ms(update.told.get("created_at"))
     blank = Prediction(
         id=update.prediction_id,
@@ -132,7 +148,7 @@ def _first(
         heard_ms=update.received_ms,
         key_name=key_name,
     )
-    decision = _next(blank, update, is_file=is_file, links=links, key_name=key_name, first=True)
+    decision = _next(blank, sifted, links=links, key_name=key_name, first=True)
     created = event(
         events.CREATED,
         blank.id,
@@ -143,18 +159,11 @@ def _first(
     return replace(decision, verdict=DeliveryState.APPLIED, events=(created, *decision.events))
 
 
-def _next(
-    known: Prediction,
-    update: Update,
-    *,
-    is_file: Callable[[str, str], Found | None],
-    links: Links,
-    key_name: str | None,
-    first: bool = False,
-) -> Decision:
+def _next(known: Prediction, sifted: Sifted, *, links: Links, key_name: str | None, first: bool = False) -> Decision:
+    update = sifted.update
     ends = update.status in FINAL and (first or not known.final)
-    found = _found(known, update, is_file) if known.archived_ms is None else ()
-    told = _merged(known, update, found, ends=ends)
+    found = _found(known, sifted) if known.archived_ms is None else ()
+    told = _merged(known, sifted, ends=ends)
     now_known = replace(
         known,
         told=told,
@@ -173,14 +182,15 @@ def _next(
     return Decision(verdict, now_known, found=found, events=tuple(told_events))
 
 
-def _found(known: Prediction, update: Update, is_file: Callable[[str, str], Found | None]) -> tuple[Found, ...]:
+def _found(known: Prediction, sifted: Sifted) -> tuple[Found, ...]:
+    update = sifted.update
     output = update.told.get("output")
     if known.final and known.told.get("output") is not None:
         return ()  # the end was told with its output: that is what we keep
     removed = update.told.get("data_removed") is True and output is None and update.status == "succeeded"
     if removed and not known.has_files and known.told.get("output") is None:
         return (Found(outputs.ROOT, "", REMOVED),)
-    return outputs.files(output, is_file)
+    return sifted.found
 
 
 def _completed_ms(update: Update) -> int:
@@ -189,19 +199,16 @@ def _completed_ms(update: Update) -> int:
     return update.received_ms if told is None else min(told, update.received_ms)
 
 
-def _merged(known: Prediction, update: Update, found: tuple[Found, ...], *, ends: bool) -> dict[str, Any]:
+def _merged(known: Prediction, sifted: Sifted, *, ends: bool) -> dict[str, Any]:
     merged = dict(known.told)
     if known.archived_ms is not None:  # the manifest is written: what it says stays
-        return merged | ({"data_removed": True} if update.told.get("data_removed") is True else {})
-    for name, value in update.told.items():
-        if name in _NOT_KEPT:
-            continue
+        return merged | ({"data_removed": True} if sifted.update.told.get("data_removed") is True else {})
+    for name, value in sifted.told.items():
         if name == "output":
-            forgotten = outputs.replace(value, dict.fromkeys(item.path for item in found))
-            merged[name] = _longer(merged.get(name), forgotten, ends=ends, settled=known.final and not ends)
+            merged[name] = _longer(merged.get(name), value, ends=ends, settled=known.final and not ends)
         elif _tells_more(name, merged.get(name), value, settled=known.final and not ends):
-            merged[name] = redact(value)
-    merged["status"] = update.status
+            merged[name] = value
+    merged["status"] = sifted.update.status
     return merged
 
 

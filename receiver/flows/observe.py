@@ -3,14 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from receiver.core import event as events
 from receiver.core.delivery import Delivery, DeliveryState
 from receiver.core.errors import LedgerRefused, LedgerUnavailable
 from receiver.core.files import FileRule
 from receiver.core.links import Links
-from receiver.core.prediction import Decision, Prediction, Source, Update, decide
+from receiver.core.prediction import Decision, Prediction, Sifted, Source, Update, decide, sift
 from receiver.core.ring import Ring
 from receiver.flows.asking import Patience
 from receiver.flows.schemas import Schemas
@@ -21,7 +21,7 @@ from receiver.replicate.payload import Unreadable, read_delivery, read_update
 log = logging.getLogger("outkeep.observe")
 
 READ_MAX = 100  # deliveries in one transaction: enough to share its fsync, few enough to let others have their turn
-_LARGE_BODY_BYTES = 256 * 1024  # parsing more than this would hold up everybody on the event loop
+_LARGE_BYTES = 256 * 1024  # reading more than this would hold up everybody on the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Observe:
         One that can't be processed, for whatever reason that is its own, is quarantined and stops nobody behind it.
         """
         try:
-            return await self._batch(limit, set())
+            return await self._batch(limit, [])
         except LedgerRefused:
             pass  # one of them holds what can't be written
         except LedgerUnavailable:
@@ -53,82 +53,93 @@ class Observe:
         return await self._one_by_one()
 
     async def _one_by_one(self) -> int:
-        taken: set[str] = set()
+        waiting: list[Delivery] = []
         try:
-            return await self._batch(1, taken)
+            return await self._batch(1, waiting)
         except Exception as error:
             if isinstance(error, LedgerUnavailable) and not isinstance(error, LedgerRefused):
                 raise
             reason = f"It could not be processed ({type(error).__name__})."
             async with self.ledger.transaction() as tx:
-                guilty = [delivery for delivery in await tx.unread(1) if delivery.id in taken]
+                guilty = await tx.take(waiting)
                 await tx.mark([(delivery.id, DeliveryState.QUARANTINED, reason, None) for delivery in guilty])
             return len(guilty)
 
-    async def _batch(self, limit: int, taken: set[str]) -> int:
-        """Read at most `limit` deliveries, whose ids are put into `taken`; gives how many those were."""
-        unknown: set[tuple[str, str]] = set()
+    async def _batch(self, limit: int, waiting: list[Delivery]) -> int:
+        """Read at most `limit` deliveries, which are put into `waiting`; gives how many were ours to read.
+
+        What takes long comes before the transaction: while that lasts, no webhook can be taken in.
+        """
+        waiting.extend(await self.ledger.unread(limit))
+        if not waiting:
+            return 0
+        read = await self._read(waiting)
         async with self.ledger.transaction() as tx:
-            deliveries = await tx.unread(limit)
-            taken.update(delivery.id for delivery in deliveries)
-            if not deliveries:
-                return 0
-            updates, verdicts = await self._read(deliveries, unknown)
-            tokens = {delivery.id: delivery.token for delivery in deliveries if delivery.token}
-            names = await tx.key_names(set(tokens.values()))
-            owners = [names.get(tokens.get(update.delivery_id or "", "")) for update in updates]
-            decisions, finished = await self._merge(tx, updates, owners)
-            verdicts += [
-                (update.delivery_id or "", decision.verdict, decision.reason, update.prediction_id)
-                for update, decision in zip(updates, decisions, strict=True)
+            ours = {delivery.id: delivery.token for delivery in await tx.take(waiting)}
+            names = await tx.key_names({token for token in ours.values() if token})
+            heard = [each for each in read.heard if each.update.delivery_id in ours]
+            owners = [names.get(ours[each.update.delivery_id or ""] or "") for each in heard]
+            decisions, finished = await self._merge(tx, heard, owners)
+            verdicts = [verdict for verdict in read.quarantined if verdict[0] in ours] + [
+                (each.update.delivery_id or "", decision.verdict, decision.reason, each.update.prediction_id)
+                for each, decision in zip(heard, decisions, strict=True)
             ]
             await tx.mark(verdicts)
         self._ring(decisions, finished)
-        for model, version in unknown:
+        for model, version in read.unknown:
             await self.schemas.learn(model, version)
-        return len(deliveries)
+        return len(ours)
 
     async def __call__(self, updates: Sequence[Update], *, key_name: str | None = None) -> list[Prediction]:
         """Merge what was heard in an answer of Replicate's API; gives the predictions as known afterwards."""
-        for update in updates:
-            missing = self._schema_missing(update)
-            if missing:
-                await self.schemas.learn(*missing)
+        for model, version in await asyncio.to_thread(self._schemas_missing, updates):
+            await self.schemas.learn(model, version)
+        heard = await asyncio.to_thread(lambda: [self._sift(update) for update in updates])
         async with self.ledger.transaction() as tx:
-            decisions, finished = await self._merge(tx, updates, [key_name] * len(updates))
+            decisions, finished = await self._merge(tx, heard, [key_name] * len(heard))
         self._ring(decisions, finished)
         return [decision.prediction for decision in decisions]
 
-    async def _read(
-        self, deliveries: Sequence[Delivery], unknown: set[tuple[str, str]]
-    ) -> tuple[list[Update], list[tuple[str, DeliveryState, str | None, str | None]]]:
-        """Updates out of bodies. What can't be understood is quarantined; what waits for a schema stays unread."""
-        updates: list[Update] = []
-        quarantined: list[tuple[str, DeliveryState, str | None, str | None]] = []
-        for delivery in deliveries:
-            try:
-                update = await _update(delivery)
-            except Unreadable as verdict:
-                quarantined.append((delivery.id, DeliveryState.QUARANTINED, verdict.reason, None))
-                continue
-            missing = self._schema_missing(update)
-            if missing:
-                unknown.add(missing)
-            else:
-                updates.append(update)
-        return updates, quarantined
+    async def _read(self, waiting: Sequence[Delivery]) -> "_Read":
+        if sum(len(delivery.body) for delivery in waiting) > _LARGE_BYTES:
+            return await asyncio.to_thread(self._understood, waiting)
+        return self._understood(waiting)
 
-    def _schema_missing(self, update: Update) -> tuple[str, str] | None:
-        return self.schemas.missing(update, self.rule)
+    def _understood(self, waiting: Sequence[Delivery]) -> "_Read":
+        """What the bodies say. What can't be understood is quarantined; what waits for a schema stays unread."""
+        read = _Read()
+        for delivery in waiting:
+            try:
+                update = read_update(
+                    read_delivery(delivery.body),
+                    source=Source.WEBHOOK,
+                    received_ms=delivery.received_ms,
+                    delivery_id=delivery.id,
+                )
+            except Unreadable as verdict:
+                read.quarantined.append((delivery.id, DeliveryState.QUARANTINED, verdict.reason, None))
+                continue
+            missing = self._schemas_missing([update])
+            read.unknown.update(missing)
+            if not missing:
+                read.heard.append(self._sift(update))
+        return read
+
+    def _schemas_missing(self, updates: Sequence[Update]) -> set[tuple[str, str]]:
+        return {missing for update in updates if (missing := self.schemas.missing(update, self.rule))}
+
+    def _sift(self, update: Update) -> Sifted:
+        return sift(update, replace(self.rule, by_schema=self.schemas.files(update)))
 
     async def _merge(
-        self, tx: Transaction, updates: Sequence[Update], owners: Sequence[str | None]
+        self, tx: Transaction, heard: Sequence[Sifted], owners: Sequence[str | None]
     ) -> tuple[list[Decision], int]:
         """What becomes of each update, and how many manifests are due now."""
-        known = await tx.lock({update.prediction_id for update in updates})
-        decisions = [self._decide(known, update, owner) for update, owner in zip(updates, owners, strict=True)]
+        known = await tx.lock({each.update.prediction_id for each in heard})
+        decisions = [self._decide(known, each, owner) for each, owner in zip(heard, owners, strict=True)]
         await tx.save(list(known.values()))
-        for update, decision in zip(updates, decisions, strict=True):
+        told = [(each.update, decision) for each, decision in zip(heard, decisions, strict=True)]
+        for update, decision in told:
             if decision.found:
                 await tx.found(
                     update.prediction_id,
@@ -136,17 +147,16 @@ class Observe:
                     expires_ms=self._expires_ms(decision.prediction, update),
                     link=self.link,
                 )
-        heard = zip(updates, decisions, strict=True)
-        await tx.heard([update for update, decision in heard if _kept(update, decision)])
+        await tx.heard([update for update, decision in told if _kept(update, decision)])
         await tx.tell([event for decision in decisions for event in decision.events])
         await tx.unfinish({decision.prediction.id for decision in decisions if _told_more_of_its_end(decision)})
         finished = await tx.finish({prediction.id for prediction in known.values() if prediction.final})
         return decisions, finished
 
-    def _decide(self, known: dict[str, Prediction], update: Update, owner: str | None) -> Decision:
+    def _decide(self, known: dict[str, Prediction], heard: Sifted, owner: str | None) -> Decision:
         """Decide on one update, and remember the outcome for the next one about the same prediction."""
-        rule = replace(self.rule, by_schema=self.schemas.files(update))
-        decision = decide(known.get(update.prediction_id), update, is_file=rule, links=self.links, key_name=owner)
+        update = heard.update
+        decision = decide(known.get(update.prediction_id), heard, links=self.links, key_name=owner)
         prediction = self.patience.after(decision.prediction, update)
         known[update.prediction_id] = prediction
         return replace(decision, prediction=prediction)
@@ -169,12 +179,13 @@ class Observe:
         return began_ms + self.output_ttl_ms
 
 
-async def _update(delivery: Delivery) -> Update:
-    if len(delivery.body) > _LARGE_BODY_BYTES:
-        told = await asyncio.to_thread(read_delivery, delivery.body)
-    else:
-        told = read_delivery(delivery.body)
-    return read_update(told, source=Source.WEBHOOK, received_ms=delivery.received_ms, delivery_id=delivery.id)
+@dataclass(slots=True)
+class _Read:
+    """What some deliveries say: updates to merge, verdicts on those that say nothing, and schemas to learn first."""
+
+    heard: list[Sifted] = field(default_factory=list)
+    quarantined: list[tuple[str, DeliveryState, str | None, str | None]] = field(default_factory=list)
+    unknown: set[tuple[str, str]] = field(default_factory=set)
 
 
 def _told_more_of_its_end(decision: Decision) -> bool:

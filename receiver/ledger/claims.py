@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from receiver.core.delivery import DeliveryState
+from receiver.core.delivery import Delivery, DeliveryState
 from receiver.core.output import Output, OutputState
 from receiver.core.prediction import Prediction
 from receiver.ledger import rows
@@ -15,9 +15,37 @@ from receiver.ledger.nouns import ManifestClaim, OutputClaim
 from receiver.ledger.room import Room
 from receiver.ledger.tables import data_uris, deliveries, outputs, predictions
 
+UNREAD_BYTES_MAX = 4 * 2**20  # handed out at once; a larger body comes alone
+
 
 class Claims(Room):
     """Part of the ledger. Each verb is a transaction of its own; every claim has a fencing token, its lease."""
+
+    async def unread(self, limit: int) -> list[Delivery]:
+        """Deliveries that nobody has read or takes this moment, oldest first. They are not ours: `Transaction.take`."""
+        waiting = (
+            sa.select(deliveries.c.sequence, sa.func.length(deliveries.c.body))
+            .where(deliveries.c.state == DeliveryState.ACCEPTED)
+            .order_by(deliveries.c.sequence)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._database.read() as connection:
+            seen: list[int] = []
+            size = 0
+            for sequence, length in await connection.execute(waiting):
+                size += length
+                if seen and size > UNREAD_BYTES_MAX:
+                    break
+                seen.append(sequence)
+            if not seen:
+                return []
+            found = await connection.execute(
+                sa.select(*rows.DELIVERY_COLUMNS, deliveries.c.body)
+                .where(deliveries.c.sequence.in_(seen))
+                .order_by(deliveries.c.sequence)
+            )
+            return [rows.delivery(row, bytes(row.body)) for row in found]
 
     async def claim_outputs(
         self, limit: int, *, lease_ms: int, spool: str = "", held_max: int | None = None

@@ -18,36 +18,25 @@ from receiver.ledger.nouns import Heard
 from receiver.ledger.settling import Settling
 from receiver.ledger.tables import data_uris, deliveries, events, outputs, predictions, updates
 
-UNREAD_BYTES_MAX = 4 * 2**20  # handed out at once; a larger body comes alone, since webhooks wait until it is read
-
 
 class Transaction(Settling, Intending):
     """To be had from `Ledger.transaction`. Lock the predictions you touch, first and all at once."""
 
-    async def unread(self, limit: int) -> list[Delivery]:
-        """Deliveries that nobody has read, oldest first; nobody else gets them until this transaction ends."""
-        waiting = await self._connection.execute(
-            sa.select(deliveries.c.sequence, sa.func.length(deliveries.c.body))
-            .where(deliveries.c.state == DeliveryState.ACCEPTED)
+    async def take(self, read: Sequence[Delivery]) -> list[Delivery]:
+        """Those of these deliveries that are still unread; nobody else gets them until this transaction ends."""
+        if not read:
+            return []
+        kept = await self._connection.execute(
+            sa.select(deliveries.c.sequence)
+            .where(
+                deliveries.c.sequence.in_([each.sequence for each in read]),
+                deliveries.c.state == DeliveryState.ACCEPTED,
+            )
             .order_by(deliveries.c.sequence)
-            .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        taken: list[int] = []
-        size = 0
-        for sequence, length in waiting:
-            size += length
-            if taken and size > UNREAD_BYTES_MAX:
-                break
-            taken.append(sequence)
-        if not taken:
-            return []
-        found = await self._connection.execute(
-            sa.select(*rows.DELIVERY_COLUMNS, deliveries.c.body)
-            .where(deliveries.c.sequence.in_(taken))
-            .order_by(deliveries.c.sequence)
-        )
-        return [rows.delivery(row, bytes(row.body)) for row in found]
+        ours = set(kept.scalars())
+        return [each for each in read if each.sequence in ours]
 
     async def lock(self, prediction_ids: Collection[str]) -> dict[str, Prediction]:
         """Be the only one who touches these until the end, whether they exist yet or not; those that do, by id."""

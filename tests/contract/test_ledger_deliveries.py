@@ -40,8 +40,7 @@ async def test_of_many_with_one_id_at_once_one_is_new(ledger: Ledger) -> None:
 
 async def test_deliveries_that_wait_together_keep_their_order(ledger: Ledger) -> None:
     await asyncio.gather(*(ledger.accept(delivery(f"msg_{place}")) for place in range(600)))
-    async with ledger.transaction() as tx:
-        unread = await tx.unread(1000)
+    unread = await ledger.unread(1000)
     assert [each.id for each in unread] == [f"msg_{place}" for place in range(600)]
 
 
@@ -123,11 +122,14 @@ async def test_a_ledger_that_takes_too_long_is_not_ready(ledger: Ledger, monkeyp
 async def test_unread_deliveries_come_oldest_first_until_they_are_marked(ledger: Ledger) -> None:
     for name in ("a", "b", "c"):
         await ledger.accept(delivery(name))
+    waiting = await ledger.unread(2)
+    assert [each.id for each in waiting] == ["a", "b"]
     async with ledger.transaction() as tx:
-        assert [each.id for each in await tx.unread(2)] == ["a", "b"]
+        assert await tx.take(waiting) == waiting
         await tx.mark([("a", DeliveryState.APPLIED, None, "p1"), ("b", DeliveryState.QUARANTINED, ODD, ODD)])
+    assert [each.id for each in await ledger.unread(2)] == ["c"]
     async with ledger.transaction() as tx:
-        assert [each.id for each in await tx.unread(2)] == ["c"]
+        assert await tx.take(waiting) == []
     first, second = await ledger.delivery("a"), await ledger.delivery("b")
     assert first is not None
     assert second is not None
@@ -138,11 +140,10 @@ async def test_unread_deliveries_come_oldest_first_until_they_are_marked(ledger:
 
 
 async def test_unread_bodies_are_handed_out_in_portions(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("receiver.ledger.transaction.UNREAD_BYTES_MAX", 1000)
+    monkeypatch.setattr("receiver.ledger.claims.UNREAD_BYTES_MAX", 1000)
     for name in ("a", "b", "c"):
         await ledger.accept(delivery(name, b"x" * 600))
-    async with ledger.transaction() as tx:
-        assert [each.id for each in await tx.unread(10)] == ["a"]
+    assert [each.id for each in await ledger.unread(10)] == ["a"]
 
 
 async def test_deliveries_are_listed_newest_first_in_pages_without_bodies(ledger: Ledger) -> None:

@@ -65,8 +65,9 @@ class Histories(RuleBasedStateMachine):
             self.runner.run(self._read(limit, die=True))
 
     async def _read(self, limit: int, *, die: bool = False) -> list[str]:
+        waiting = await self.ledger.unread(limit)
         async with self.ledger.transaction() as tx:
-            seen = [each.id for each in await tx.unread(limit)]
+            seen = [each.id for each in await tx.take(waiting)]
             await tx.mark([(name, DeliveryState.APPLIED, None, "p1") for name in seen])
             if die:
                 raise KeyError

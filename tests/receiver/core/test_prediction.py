@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from receiver.core.delivery import DeliveryState
 from receiver.core.files import REFUSED, FileRule
 from receiver.core.links import Links
-from receiver.core.prediction import FINAL, MOVES, REMOVED, Decision, Prediction, Source, Update, decide
+from receiver.core.prediction import FINAL, MOVES, REMOVED, Decision, Prediction, Source, Update, decide, sift
 
 LINKS = Links("https://keep.example")
 RULE = FileRule(lambda url: url.startswith("https://replicate.delivery/"))
@@ -22,7 +22,7 @@ def told(status: str, at_ms: int = NOON_MS, source: Source = Source.WEBHOOK, **f
 def merge(known: Prediction | None, *updates: Update, rule: FileRule = RULE) -> Decision:
     decision: Decision | None = None
     for update in updates:
-        decision = decide(known, update, is_file=rule, links=LINKS)
+        decision = decide(known, sift(update, rule), links=LINKS)
         known = decision.prediction
     assert decision is not None
     return decision
@@ -172,7 +172,7 @@ def test_state_never_goes_back_whatever_is_told(words):
     known: Prediction | None = None
     seen: list[str] = []
     for status, output in words:
-        decision = decide(known, told(status, output=output), is_file=RULE, links=LINKS)
+        decision = decide(known, sift(told(status, output=output), RULE), links=LINKS)
         if known is not None and known.final:
             assert decision.prediction.status == known.status
             if known.told.get("output") is not None:

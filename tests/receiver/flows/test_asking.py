@@ -133,10 +133,10 @@ async def test_one_prediction_of_the_list_that_cannot_be_processed_hides_no_othe
     made = [await elsewhere(home) for _ in range(4)]
     decide = type(home.house.observe)._decide
 
-    def faulty(self, known, update, owner):
-        if update.prediction_id == made[2]:
+    def faulty(self, known, heard, owner):
+        if heard.update.prediction_id == made[2]:
             raise ZeroDivisionError
-        return decide(self, known, update, owner)
+        return decide(self, known, heard, owner)
 
     monkeypatch.setattr(type(home.house.observe), "_decide", faulty)
     await home.house.sweep.step()

@@ -71,10 +71,10 @@ async def test_what_cannot_be_understood_is_quarantined_and_stops_nobody(home):
 async def test_a_fault_of_ours_hurts_only_the_delivery_that_shows_it(home, monkeypatch):
     decide = type(home.house.observe)._decide
 
-    def faulty(self, known, update, owner):
-        if update.prediction_id == "poison":
+    def faulty(self, known, heard, owner):
+        if heard.update.prediction_id == "poison":
             raise ZeroDivisionError
-        return decide(self, known, update, owner)
+        return decide(self, known, heard, owner)
 
     monkeypatch.setattr(type(home.house.observe), "_decide", faulty)
     for name in ("p1", "poison", "p2"):
@@ -208,18 +208,17 @@ async def test_only_the_delivery_that_failed_is_quarantined(home, monkeypatch):
         del self, tx, owners
         raise ZeroDivisionError
 
-    unread = Transaction.unread
+    take = Transaction.take
     calls = 0
 
-    async def hidden(self, limit):
-        """From the third look on another process holds the first delivery."""
+    async def hidden(self, read):
+        """From the third time on another process holds the first delivery."""
         nonlocal calls
         calls += 1
-        found = await unread(self, 10)
-        return found[:limit] if calls < 3 else found[1 : limit + 1]
+        return (await take(self, read))[0 if calls < 3 else 1 :]
 
     monkeypatch.setattr(type(home.house.observe), "_merge", faulty)
-    monkeypatch.setattr(Transaction, "unread", hidden)
+    monkeypatch.setattr(Transaction, "take", hidden)
     assert await home.house.observe.step() == 0
     assert set((await states(home)).values()) == {DeliveryState.ACCEPTED}
 

@@ -57,8 +57,7 @@ async def test_every_delivery_that_was_accepted_survives_a_kill(kind: str, tmp_p
     kept = {words[1].decode() for line in said if len(words := line.split()) == 2 and words[0] == b"kept"}
     assert len(kept) >= 299
     ledger = await ledgers.open()
-    async with ledger.transaction() as tx:
-        known = {each.id for each in await tx.unread(100_000)}
+    known = {each.id for each in await ledger.unread(100_000)}
     assert kept <= known
     assert not [each for each in known if not each.startswith("msg_")]
     await ledgers.close()
@@ -156,10 +155,11 @@ async def test_two_readers_of_one_predictions_deliveries_never_wait_for_each_oth
     async def work(number: int) -> None:
         ledger = both[number % 2]
         while True:
+            waiting = await ledger.unread(4)
+            if not waiting:
+                return
             async with ledger.transaction() as tx:
-                unread = await tx.unread(4)
-                if not unread:
-                    return
+                unread = await tx.take(waiting)
                 await tx.lock([f"p{place}" for place in (range(5) if number % 2 else reversed(range(5)))])
                 await tx.save([prediction(f"p{place}") for place in range(5)])
                 await tx.mark([(each.id, each.state.APPLIED, None, "p0") for each in unread])
@@ -175,7 +175,7 @@ async def test_a_repeat_does_not_wait_for_whoever_reads_the_delivery(tmp_path: P
     ledger = await ledgers.open()
     await ledger.accept(delivery())
     async with ledger.transaction() as tx:
-        assert len(await tx.unread(1)) == 1
+        assert len(await tx.take(await ledger.unread(1))) == 1
         assert await asyncio.wait_for(ledger.accept(delivery()), 5) is False
     await ledgers.close()
 

@@ -164,7 +164,7 @@ async def test_what_another_process_has_in_hand_is_not_looked_at_without_a_pause
             monkeypatch.setattr(house.ledger, "due_in_ms", counted)
             stop = asyncio.Event()
             async with other.transaction() as tx:
-                assert len(await tx.unread(1)) == 1
+                assert len(await tx.take(await other.unread(1))) == 1
                 worker = asyncio.create_task(Worker(house).run(stop))
                 await asyncio.sleep(1.5)
             assert looks < 30
