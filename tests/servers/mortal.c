@@ -2,7 +2,9 @@
  *
  * The file named by MORTAL_CONTROL is shared with the test (see mortal.py): whether to count, at which effect to die,
  * how many there were, and what each of them was. An effect is a change of a folder, a barrier of the disk, or bytes on
- * their way to somebody else; where it is asked for, also every write into a file. All threads count together. */
+ * their way to somebody else; where it is asked for, also every write into a file. On their way to a database (the port
+ * named in the control) those bytes count that commit, or that change something outside a transaction: what happens
+ * within one is nothing until it ends. All threads count together. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,6 +32,7 @@ struct control {
   _Atomic int32_t armed;  /* count at all */
   _Atomic int32_t at;     /* die before this one; 0 is never */
   _Atomic int32_t writes; /* writes into files are effects, too */
+  _Atomic int32_t database; /* the port of PostgreSQL, or 0: then all bytes to it count */
   _Atomic int32_t count;
   char entries[ENTRIES_MAX][ENTRY_BYTES];
 };
@@ -73,23 +76,47 @@ static void named_effect(const char *what, const char *path) {
   if (counting()) effect(what, path);
 }
 
-static void written(const char *what, int file) {
-  if (!counting()) return;
+#define FILES_MAX 4096
+static _Atomic char inside[FILES_MAX]; /* whether the connection is within a transaction */
+
+static int says(const void *bytes, size_t size, const char *word) {
+  return bytes && memmem(bytes, size, word, strlen(word)) != NULL;
+}
+
+/* Whether these bytes can change anything for others. */
+static int decides(int file, const void *bytes, size_t size) {
+  static const char *const changes[] = {"INSERT", "UPDATE", "DELETE", "NOTIFY", "CREATE", "pg_notify"};
+  int was = inside[file % FILES_MAX];
+  if (says(bytes, size, "BEGIN")) inside[file % FILES_MAX] = 1;
+  if (says(bytes, size, "ROLLBACK")) inside[file % FILES_MAX] = 0;
+  if (says(bytes, size, "COMMIT") && !says(bytes, size, "BEGIN")) { /* which says READ COMMITTED */
+    inside[file % FILES_MAX] = 0;
+    return 1;
+  }
+  for (size_t at = 0; !was && at < sizeof changes / sizeof *changes; at++)
+    if (says(bytes, size, changes[at])) return 1;
+  return 0;
+}
+
+static void sent(int file, const void *bytes, size_t size) {
+  struct sockaddr_in ours = {0}, theirs = {0};
+  socklen_t ours_size = sizeof ours, theirs_size = sizeof theirs;
+  getsockname(file, (struct sockaddr *)&ours, &ours_size);
+  if (ours.sin_family != AF_INET || getpeername(file, (struct sockaddr *)&theirs, &theirs_size) != 0) return;
+  int32_t database = atomic_load(&control->database), port = ntohs(theirs.sin_port);
+  if (database && port == database && !decides(file, bytes, size)) return;
+  char ports[64];
+  snprintf(ports, sizeof ports, "%d:%d", ntohs(ours.sin_port), port);
+  if (counting()) effect("send", ports);
+}
+
+static void written(const char *what, int file, const void *bytes, size_t size) {
+  if (!control) return;
   int saved = errno;
   struct stat about;
-  if (fstat(file, &about) != 0) return;
-  if (S_ISREG(about.st_mode) && atomic_load(&control->writes)) file_effect(what, file);
-  if (S_ISSOCK(about.st_mode)) {
-    struct sockaddr_storage ours = {0}, theirs = {0};
-    socklen_t size = sizeof ours;
-    getsockname(file, (struct sockaddr *)&ours, &size);
-    size = sizeof theirs;
-    if (ours.ss_family == AF_INET && getpeername(file, (struct sockaddr *)&theirs, &size) == 0) {
-      char ports[64];
-      snprintf(ports, sizeof ports, "%d:%d", ntohs(((struct sockaddr_in *)&ours)->sin_port),
-               ntohs(((struct sockaddr_in *)&theirs)->sin_port));
-      effect("send", ports);
-    }
+  if (fstat(file, &about) == 0) {
+    if (S_ISREG(about.st_mode) && atomic_load(&control->writes)) file_effect(what, file);
+    if (S_ISSOCK(about.st_mode)) sent(file, bytes, size);
   }
   errno = saved;
 }
@@ -206,20 +233,20 @@ ON_OPENAT(openat64)
 
 ssize_t write(int file, const void *bytes, size_t size) {
   REAL(ssize_t, "write", int, const void *, size_t);
-  written("write", file);
+  written("write", file, bytes, size);
   return real(file, bytes, size);
 }
 
 ssize_t writev(int file, const struct iovec *pieces, int count) {
   REAL(ssize_t, "writev", int, const struct iovec *, int);
-  written("write", file);
+  written("write", file, count ? pieces->iov_base : NULL, count ? pieces->iov_len : 0);
   return real(file, pieces, count);
 }
 
 #define ON_PLACE(name, offset)                                            \
   ssize_t name(int file, const void *bytes, size_t size, offset place) {  \
     REAL(ssize_t, #name, int, const void *, size_t, offset);              \
-    written("write", file);                                               \
+    written("write", file, bytes, size);                                  \
     return real(file, bytes, size, place);                                \
   }
 ON_PLACE(pwrite, off_t)
@@ -227,36 +254,37 @@ ON_PLACE(pwrite64, off64_t)
 
 ssize_t copy_file_range(int from, off64_t *from_place, int to, off64_t *to_place, size_t size, unsigned flags) {
   REAL(ssize_t, "copy_file_range", int, off64_t *, int, off64_t *, size_t, unsigned);
-  written("copy", to);
+  written("copy", to, NULL, 0);
   return real(from, from_place, to, to_place, size, flags);
 }
 
 ssize_t send(int file, const void *bytes, size_t size, int flags) {
   REAL(ssize_t, "send", int, const void *, size_t, int);
-  written("send", file);
+  written("send", file, bytes, size);
   return real(file, bytes, size, flags);
 }
 
 ssize_t sendto(int file, const void *bytes, size_t size, int flags, const struct sockaddr *to, socklen_t length) {
   REAL(ssize_t, "sendto", int, const void *, size_t, int, const struct sockaddr *, socklen_t);
-  written("send", file);
+  written("send", file, bytes, size);
   return real(file, bytes, size, flags, to, length);
 }
 
 ssize_t sendmsg(int file, const struct msghdr *message, int flags) {
   REAL(ssize_t, "sendmsg", int, const struct msghdr *, int);
-  written("send", file);
+  struct iovec *first = message->msg_iovlen ? message->msg_iov : NULL;
+  written("send", file, first ? first->iov_base : NULL, first ? first->iov_len : 0);
   return real(file, message, flags);
 }
 
 ssize_t sendfile(int to, int from, off_t *place, size_t size) {
   REAL(ssize_t, "sendfile", int, int, off_t *, size_t);
-  written("send", to);
+  written("send", to, NULL, 0);
   return real(to, from, place, size);
 }
 
 ssize_t sendfile64(int to, int from, off64_t *place, size_t size) {
   REAL(ssize_t, "sendfile64", int, int, off64_t *, size_t);
-  written("send", to);
+  written("send", to, NULL, 0);
   return real(to, from, place, size);
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".c")
 ENTRIES_MAX, ENTRY_BYTES = 8192, 120
-_HEAD = struct.Struct("=iiii")  # armed, at, writes, count
+_HEAD = struct.Struct("=iiiii")  # armed, at, writes, database, count
 
 
 @functools.cache
@@ -32,7 +32,9 @@ def library() -> Path:
 class Mortal:
     """What a test and the process share: when to count, when to die, and what was counted."""
 
-    def __init__(self, folder: Path, name: str = "mortal") -> None:
+    def __init__(self, folder: Path, name: str = "mortal", *, database: int = 0) -> None:
+        """`database` is the port of a PostgreSQL of which nothing but the ends of transactions counts."""
+        self._database = database
         self._path = folder / name
         size = _HEAD.size + ENTRIES_MAX * ENTRY_BYTES
         self._path.write_bytes(bytes(size))
@@ -46,7 +48,7 @@ class Mortal:
 
     def arm(self, at: int = 0, *, writes: bool = False) -> None:
         """Count from now on; die right before effect number `at`, 0 for never. `writes` counts those into files, too."""
-        _HEAD.pack_into(self._shared, 0, 0, at, writes, 0)
+        _HEAD.pack_into(self._shared, 0, 0, at, writes, self._database, 0)
         self._shared[_HEAD.size :] = bytes(len(self._shared) - _HEAD.size)
         self._shared[:4] = struct.pack("=i", 1)
 
@@ -55,7 +57,7 @@ class Mortal:
 
     @property
     def count(self) -> int:
-        return int(_HEAD.unpack_from(self._shared)[3])
+        return int(_HEAD.unpack_from(self._shared)[4])
 
     def effects(self) -> list[str]:
         """What was counted, in its order: the call and the file, or the two ports."""
