@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from receiver.core.delivery import Delivery
-from receiver.core.errors import LedgerUnavailable, SecretUnknown
+from receiver.core.errors import LedgerFull, LedgerUnavailable, SecretUnknown
 from receiver.core.ring import Ring
 from receiver.flows.quarantine import Quarantine
 from receiver.ledger.ledger import Ledger
@@ -52,7 +52,8 @@ class Accept:
     def begin(self, body: bytes, headers: Headers, token: str | None) -> "asyncio.Future[bool] | None":
         """The short way, for who can't await and a call that is in order: done once the delivery is durable.
 
-        None for any other call, about which nothing was done: only the long way tells what is wrong with it.
+        None for any other call, about which nothing was done: only the long way tells what is wrong with it. LedgerFull
+        is told at once, here or as the outcome: trying again would make it worse.
         """
         received_ms = self.now_ms()
         try:
@@ -60,6 +61,8 @@ class Accept:
             kept = self.ledger.begin(
                 Delivery(id=verified.webhook_id, received_ms=received_ms, body=body, headers=headers, token=token)
             )
+        except LedgerFull:
+            raise
         except (Unverified, LedgerUnavailable):
             return None
         kept.add_done_callback(self._arrived)

@@ -57,20 +57,31 @@ class Hooks:
         self._bodies = bodies
 
     def begin(self, scope: Scope, body: bytes) -> "asyncio.Future[bool] | None":
-        """The short way for a call whose body is whole: done once it may be answered 200. None if it is not simple."""
+        """The short way for a call whose body is whole: done once it may be answered 200. None if it is not simple.
+
+        LedgerFull, here or as the outcome, is to be answered 503.
+        """
         if self._begin is None or scope["method"] != "POST":
             return None
         headers = scope["headers"]
         if any(name == b"content-encoding" for name, _ in headers):
             return None
-        taken = self._begin(body, headers, _token(scope["path"]))
+        try:
+            taken = self._begin(body, headers, _token(scope["path"]))
+        except LedgerFull:
+            self._count("shed")
+            raise
         if taken is not None:
             taken.add_done_callback(self._counted)
         return taken
 
     def _counted(self, taken: "asyncio.Future[bool]") -> None:
-        if not taken.cancelled() and taken.exception() is None:
+        if taken.cancelled():
+            return
+        if taken.exception() is None:
             self._count("accepted")
+        elif isinstance(taken.exception(), LedgerFull):
+            self._count("shed")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
@@ -82,7 +93,8 @@ class Hooks:
         except BodyRefused as refused:
             await self._refuse(refused, receive, send)
             return
-        outcome, start = await self._taken(body, headers, _token(scope["path"]))
+        with self._bodies.holding(len(body)):
+            outcome, start = await self._taken(body, headers, _token(scope["path"]))
         self._count(outcome)
         await send(start)
         await send(_EMPTY)
