@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from receiver.core.errors import OutkeepError
+from receiver.core.errors import LedgerBroken, LedgerDamaged, OutkeepError
 
 # Name, what it does in a few words. `receiver.cli.commands.NAME` is loaded only when the command is called.
 COMMANDS: dict[str, str] = {
@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "list": "List predictions, newest first.",
     "deliveries": "List the calls that came, or show one.",
     "replay": "Have deliveries verified or read again.",
+    "rescue": "Save what may still be had.",
     "events": "Print the event feed, one CloudEvent a line.",
     "sandbox": "Run the stand-in for Replicate alone.",
     "check": "Look whether everything is set up right.",
@@ -30,6 +31,7 @@ COMMANDS: dict[str, str] = {
 
 FAILED = 1
 WRONG_USAGE = 2
+START_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: only a new process can go on, and its supervisor should start one
 INTERRUPTED = 128 + signal.SIGINT  # as shells tell it
 TERMINATED = 128 + signal.SIGTERM
 PIPE_CLOSED = 128 + signal.SIGPIPE
@@ -161,7 +163,12 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
         click.echo(redact_text("".join(traceback.format_exception(error))), err=True, nl=False)
     click.echo(f"outkeep: {sentence(error)}", err=True)
-    return FAILED
+    return status_of(error)
+
+
+def status_of(error: BaseException) -> int:
+    """What a command ends with that ends with this error."""
+    return START_AGAIN if isinstance(error, LedgerBroken) and not isinstance(error, LedgerDamaged) else FAILED
 
 
 def sentence(error: BaseException) -> str:

@@ -8,26 +8,29 @@ from receiver.core.ring import Ring
 from receiver.flows.sweep import Sweep
 from receiver.flows.upstream import problem
 from receiver.ledger.ledger import Ledger
+from receiver.ledger.rescuing import Lost
 
 WALK_MS_MAX = 30_000  # of the list in one go: whoever asked waits for the answer, and asks for the next part
 RUN_MS_MAX = 1_800_000  # a prediction runs for half an hour: what ended since a moment began no earlier before it
 LOST_MAX = 100  # outputs opened again in one transaction
-LOST_AGAIN_MAX = 10_000  # and in one go, all of which are fetched once more
+LOST_SEEN_MAX = 10_000  # and looked at in one go
 REASONS = ("gone", "unavailable", "conflict", "refused")  # that may have passed
 
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """What a rescue set going: ids new to us, and ids that we knew less of; how many of both still run; outputs (by
-    prediction and path) that are tried again. `next_ms`: the list goes on with what was created before; None at its
-    end.
+    """What a rescue set going: ids new to us, ids that we knew less of, those of both that still run, outputs that are
+    tried again; `gone` are lost outputs that can't be. `settled` counts what the list told and we knew to its end.
+    `next_ms`: the list goes on with what was created before; None at its end.
     """
 
     since_ms: int
     found: tuple[str, ...]
     updated: tuple[str, ...]
     running: tuple[str, ...]
-    tried_again: tuple[tuple[str, str], ...]
+    settled: int
+    tried_again: tuple[Lost, ...]
+    gone: tuple[Lost, ...]
     next_ms: int | None
 
 
@@ -49,7 +52,7 @@ class Rescue:
         """All that ended since then; `before_ms` goes on where another one ended. Raises UpstreamError."""
         async with self._turn:
             back_to_ms = max(0, since_ms - RUN_MS_MAX)
-            again = [] if before_ms is not None else await self._try_again(back_to_ms)
+            lost = [] if before_ms is not None else await self._reopened(back_to_ms)
             walk = await self.sweep.walk(back_to_ms, before_ms=before_ms, until_ms=self.now_ms() + WALK_MS_MAX)
         if walk.error is not None and walk.down_to_ms is None:
             raise problem(walk.error) from walk.error
@@ -58,24 +61,29 @@ class Rescue:
             found=tuple(walk.found),
             updated=tuple(walk.updated),
             running=tuple(sorted(walk.running)),
-            tried_again=tuple(again),
+            settled=walk.settled,
+            tried_again=tuple(each for each in lost if _may_be_back(each)),
+            gone=tuple(each for each in lost if not _may_be_back(each)),
             next_ms=None if walk.whole or walk.down_to_ms is None else walk.down_to_ms + 1,
         )
 
-    async def _try_again(self, created_after_ms: int) -> list[tuple[str, str]]:
-        """By id, so that one which is lost once more meanwhile does not come again."""
-        opened: list[tuple[str, str]] = []
-        after_id = 0
-        while len(opened) < LOST_AGAIN_MAX:
-            lost = await self.ledger.lost_outputs(
-                REASONS, created_after_ms=created_after_ms, after_id=after_id, limit=LOST_MAX
-            )
+    async def _reopened(self, created_after_ms: int) -> list[Lost]:
+        """What is lost, after all of it that may be back was opened again. By id: what is lost once more comes once."""
+        seen: list[Lost] = []
+        while len(seen) < LOST_SEEN_MAX:
+            after_id = seen[-1].id if seen else 0
+            lost = await self.ledger.lost_outputs(created_after_ms=created_after_ms, after_id=after_id, limit=LOST_MAX)
             if not lost:
                 break
+            seen += lost
+            again = [each for each in lost if _may_be_back(each)]
             async with self.ledger.transaction() as tx:
-                await tx.lock({prediction_id for _, prediction_id, _ in lost})
-                await tx.reopen([number for number, _, _ in lost])
+                await tx.lock({each.prediction_id for each in again})
+                await tx.reopen([each.id for each in again])
             self.ring(Ring.OUTPUTS)
-            opened += [(prediction_id, path) for _, prediction_id, path in lost]
-            after_id = lost[-1][0]
-        return opened
+        return seen
+
+
+def _may_be_back(lost: Lost) -> bool:
+    """Of a `data:` URI nothing is kept, and of what Replicate had removed no address was ever known."""
+    return lost.reason in REASONS and lost.source != "" and not lost.source.startswith("data:")

@@ -25,12 +25,14 @@ REST = "unswept_ms"  # `from-to`: created in between, not read yet
 class Walk:
     """What a walk down the list brought: ids that were new to us, that we knew less of, that are not final yet.
 
-    `down_to_ms` is when the oldest of those read was created; `error` what ended the walk too early, if anything did.
+    `settled` counts those whose end we knew; `down_to_ms` is when the oldest of those read was created; `error` what
+    ended the walk too early, if anything did.
     """
 
     found: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
+    settled: int = 0
     down_to_ms: int | None = None
     whole: bool = False
     error: ReplicateError | None = None
@@ -121,6 +123,7 @@ class Sweep:
             await self._observed([*await self._completed(fresh), *heard])
         walk.found += [each.prediction_id for each in fresh if each.prediction_id not in known]
         walk.updated += [each.prediction_id for each in fresh if each.prediction_id in known]
+        walk.settled += sum(status in FINAL for status in known.values())
         walk.running |= {each.prediction_id for each in fresh if each.status not in FINAL}
 
     async def _completed(self, updates: Sequence[Update]) -> list[Update]:

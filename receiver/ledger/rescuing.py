@@ -1,6 +1,7 @@
 """What a rescue and a sweep look for: lost outputs that may be back, questions that an answer makes needless."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -9,31 +10,36 @@ from receiver.ledger.room import Room
 from receiver.ledger.tables import outputs, predictions, updates
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An output that is lost."""
+
+    id: int
+    prediction_id: str
+    path: str
+    reason: str
+    source: str
+
+
 class Rescuing(Room):
     """Part of the ledger."""
 
-    async def lost_outputs(
-        self, reasons: Collection[str], *, created_after_ms: int, after_id: int, limit: int
-    ) -> list[tuple[int, str, str]]:
-        """Outputs lost for one of these reasons that can be tried again, of predictions created since then: id,
-        prediction, path; in the order of their ids.
-        """
+    async def lost_outputs(self, *, created_after_ms: int, after_id: int, limit: int) -> list[Lost]:
+        """Outputs that are lost, of predictions created since then, in the order of their ids."""
+        columns = (outputs.c.id, outputs.c.prediction_id, outputs.c.path, outputs.c.reason, outputs.c.source)
         wanted = (
-            sa.select(outputs.c.id, outputs.c.prediction_id, outputs.c.path)
+            sa.select(*columns)
             .join(predictions, predictions.c.id == outputs.c.prediction_id)
             .where(
                 outputs.c.state == OutputState.LOST,
                 outputs.c.id > after_id,
-                outputs.c.reason.in_(list(reasons)),
-                outputs.c.source.not_like("data:%"),
-                outputs.c.source != "",
                 predictions.c.created_ms >= created_after_ms,
             )
             .order_by(outputs.c.id)
             .limit(limit)
         )
         async with self._database.read() as connection:
-            return [(row.id, row.prediction_id, row.path) for row in await connection.execute(wanted)]
+            return [Lost(*row) for row in await connection.execute(wanted)]
 
     async def questions_due(self, prediction_ids: Sequence[str]) -> set[str]:
         """Those of these open predictions that Replicate is to be asked about by now."""

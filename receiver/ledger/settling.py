@@ -60,18 +60,13 @@ class Settling:
     async def reopen(self, output_ids: Collection[int]) -> int:
         """Have lost outputs fetched once more, with their history; gives how many. Lock their predictions first.
 
-        A manifest that is due or being written waits for them. Of a `data:` URI nothing is left to be fetched.
+        A manifest that is due or being written waits for them.
         """
         if not output_ids:
             return 0
         opened = await self._connection.execute(
             sa.update(outputs)
-            .where(
-                outputs.c.id.in_(list(output_ids)),
-                outputs.c.state == OutputState.LOST,
-                outputs.c.source.not_like("data:%"),
-                outputs.c.source != "",
-            )
+            .where(outputs.c.id.in_(list(output_ids)), outputs.c.state == OutputState.LOST)
             .values(state=OutputState.PENDING, reason=None, due_ms=self._database.clock.now(), lease=None)
             .returning(outputs.c.prediction_id)
         )

@@ -23,6 +23,7 @@ from receiver.web.hooks import Hooks, is_hook
 from receiver.web.page import Page
 from receiver.web.problems import Problem, not_found, problem_answer, retry_after, unavailable
 from receiver.web.replays import Replays
+from receiver.web.rescue import Rescues
 
 REQUESTS_MAX = 1024
 """On the API and the page at once, readers of the feed and of files apart: beyond that they are shed, so that there is
@@ -51,6 +52,7 @@ class Application:
             *Gateway(house, bodies).routes(),
             *Api(house).routes(),
             *Replays(house, bodies).routes(),
+            *Rescues(house, bodies).routes(),
             *self._health.routes(),
             *Page(house).routes(),
             Route("/events", self._feed, methods=["GET"]),
@@ -73,6 +75,10 @@ class Application:
             await self._hooks(scope, receive, send)
         else:
             await self._answer(scope, receive, send)
+
+    def is_webhook(self, scope: Scope) -> bool:
+        """Whether a request brings a webhook: those are taken when nobody else is."""
+        return is_hook(self._below_prefix(scope)["path"])
 
     def begin(self, scope: Scope, body: bytes) -> "asyncio.Future[bool] | None":
         """The express for webhooks: see `Hooks.begin`. None for everything else."""
