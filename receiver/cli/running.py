@@ -17,6 +17,7 @@ from receiver.cli.frame import FAILED, Failure
 # whatever a stuck thread says: everything is written so that dying at any moment loses nothing.
 CANCEL_AFTER_S = 8.8
 EXIT_AFTER_S = 9.6
+CUT_OFF = "Something did not end in time and was cut off; the next start takes it up again."
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]
             task.cancel()
         stop.set()
         loop.call_later(CANCEL_AFTER_S, task.cancel)
-        _exit_after(EXIT_AFTER_S)
+        leave_within(EXIT_AFTER_S, FAILED, CUT_OFF)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked)
@@ -50,11 +51,13 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]
         raise Failure("Cut short; what was in hand is taken up again at the next start.") from None
 
 
-def _exit_after(seconds: float) -> None:
+def leave_within(seconds: float, status: int, says: str) -> None:
+    """End this process with that status and sentence unless it has ended by then, stuck threads or not."""
+
     def leave() -> None:
-        sys.stderr.write("outkeep: Something did not end in time and was cut off; the next start takes it up again.\n")
+        sys.stderr.write(f"outkeep: {says}\n")
         sys.stderr.flush()
-        os._exit(FAILED)
+        os._exit(status)
 
     timer = threading.Timer(seconds, leave)
     timer.daemon = True

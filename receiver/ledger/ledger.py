@@ -77,6 +77,10 @@ class Ledger(Claims, Feed, Reading, Facts, Intents, Pruning, Quarantine, Rescuin
         """Returns if the disk fails this process, with the error that it should end with: nothing is taken any more."""
         return await self._database.trust.lost()
 
+    def is_broken(self) -> bool:
+        """Whether that has happened."""
+        return self._database.trust.is_lost()
+
     async def ready(self) -> bool:
         """True when a delivery could be taken now; LedgerUnavailable when not."""
         await self._committer.beat()

@@ -40,8 +40,11 @@ class Trust:
 
     def check(self) -> None:
         """Raises LedgerBroken once trust is lost."""
-        if self._lost.done():
+        if self.is_lost():
             raise _again(self._lost.result())
+
+    def is_lost(self) -> bool:
+        return self._lost.done()
 
     async def lost(self) -> LedgerBroken:
         """Returns when trust is lost, with the error that says why."""

@@ -1,6 +1,7 @@
 """What is down though webhooks still come in, looked at rarely and remembered between looks."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from receiver.replicate.client import Replicate
 from receiver.replicate.errors import ReplicateError
 from storage.bucket import Bucket
 from storage.errors import ObjectMissing, StorageError
+
+log = logging.getLogger("outkeep.health")
 
 LOOK_EVERY_S = 5.0  # readiness is asked for every few seconds, by several; the bucket and Replicate hear once
 LOOK_S_MAX = 3.0
@@ -48,5 +51,8 @@ async def _answers(question: Awaitable[None]) -> bool:
     try:
         await asyncio.wait_for(question, LOOK_S_MAX)
     except (StorageError, ReplicateError, TimeoutError):
+        return False
+    except Exception:
+        log.exception("a look at what we depend on failed in a way that should not be")
         return False
     return True

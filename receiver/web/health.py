@@ -83,4 +83,4 @@ class Health:
                 except (LedgerUnavailable, TimeoutError):
                     self._writable = False
                 self._looked_s = clock()
-        return self._writable
+        return self._writable and not self.house.ledger.is_broken()

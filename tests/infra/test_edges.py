@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from receiver.cli.frame import START_AGAIN
+
 INFRA = Path(__file__).parents[2] / "infra"
 CADDYFILE = (INFRA / "Caddyfile").read_text("utf-8")
 
@@ -70,6 +72,7 @@ def test_the_unit_starts_the_service_again_and_asks_for_no_right():
     service = unit()["Service"]
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"] == "2"
+    assert int(service["RestartForceExitStatus"]) == START_AGAIN
     assert int(service["TimeoutStopSec"]) > 10
     assert service["DynamicUser"] == service["NoNewPrivileges"] == "yes"
     assert service["ProtectSystem"] == "strict"
