@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from storage import data_uri
 from storage.archived import Archived
@@ -34,6 +35,7 @@ class _Order:
     spool_name: str
     fetcher: Fetcher
     bytes_max: int
+    store: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +56,18 @@ async def archive(
     spool_name: str,
     fetcher: Fetcher,
     bytes_max: int,
+    store: bool = True,
     cancelled: Stop = lambda: False,
 ) -> Archived:
     """Store the file behind `source` (an http(s) URL or a `data:` URI) under `stem` + "." + its ending.
 
     `stem` is a full key without the ending. Bytes that are whole while the bucket does not take them stay in the spool
     under `spool_name`: the next call with this name takes them to the bucket and fetches nothing, also after a restart
-    and whatever its `source` is, so a name stands for one output for good.
+    and whatever its `source` is, so a name stands for one output for good. Without `store` the bucket, known to be
+    down, is not even asked: the file is brought to the spool, which ends in BucketUnavailable.
     Raises Gone, Refused, Unavailable, BucketMisconfigured, Conflict, Cancelled; nothing half-written is ever visible.
     """
-    order = _Order(source, bucket, stem, spool, spool_name, fetcher, bytes_max)
+    order = _Order(source, bucket, stem, spool, spool_name, fetcher, bytes_max, store)
     whole = await fetcher.run(lambda stop: _whole(order, stop), cancelled, abandoned=_leave)
     if whole.file is not None:
         await _store(order, whole, whole.file, cancelled)
@@ -72,11 +76,24 @@ async def archive(
 
 def _whole(order: _Order, stop: Stop) -> _Whole:
     """What is small goes to the bucket in the same thread: changing threads costs as much as sending it."""
-    whole = _take_kept(order, stop) if order.spool.has_kept(order.spool_name) else None
-    whole = whole or _fetch(order, stop)
+    try:
+        whole = _take_kept(order, stop) if order.spool.has_kept(order.spool_name) else None
+        whole = whole or _fetch(order, stop)
+    except OSError as error:
+        raise SpoolUnavailable(f"The spool's disk failed: {error.strerror}.") from error
+    if not order.store:
+        _set_aside(order, whole)
     if whole.data is not None:
         _put(order, whole.archived, whole.data, stop)
     return whole
+
+
+def _set_aside(order: _Order, whole: _Whole) -> NoReturn:
+    if whole.data is not None:
+        _save(order, whole.archived, whole.data)
+    elif whole.file is not None:
+        _keep(whole.file, whole.archived)
+    raise BucketUnavailable("The bucket is down: the file waits in the spool.")
 
 
 def _take_kept(order: _Order, stop: Stop) -> _Whole | None:
@@ -95,7 +112,7 @@ def _take_kept(order: _Order, stop: Stop) -> _Whole | None:
 
 def _fetch(order: _Order, stop: Stop) -> _Whole:
     def begin(first: bytes, path: Path, size: int, header: str) -> Upload | None:
-        if size <= EARLY_BYTES_MIN:
+        if size <= EARLY_BYTES_MIN or not order.store:
             return None
         media = detect(first, whole=False, header=header, url=order.source)
         return order.bucket.begin(f"{order.stem}.{media.ending}", path, content_type=media.content_type)

@@ -9,21 +9,22 @@ import fcntl
 import json
 import os
 import re
-import shutil
-import threading
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from storage.errors import Cancelled, Refused, SpoolUnavailable
+from storage.errors import Refused, SpoolUnavailable
+from storage.room import RETRY_AFTER_S, Room
 
 DISK_FREE_BYTES_MIN = 256 * 1024 * 1024
 """Left to everybody else on the disk; a ledger on it must still be able to write."""
 RESERVE_WAIT_S = 10.0
 """Longest wait for others to finish: a server that waits on us meanwhile would give up much later than this."""
-WAIT_SLICE_S = 0.2
-RETRY_AFTER_S = 5.0
+SWEEP_S = 0.05
+"""How long a sweep may look at a file that somebody wants to open."""
+IDENTITY = ".id"
 RECORD_BYTES_MAX = 1024 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", re.ASCII)
@@ -37,36 +38,37 @@ class Spool:
     ) -> None:
         """Makes the folder and sweeps it. Raises OSError where that fails."""
         self.folder = folder
-        self.bytes_max = bytes_max
-        self._disk_free_min = disk_free_min
-        self._wait_s = wait_s
-        self._queue: list[object] = []
-        self._reserved: dict[str, int] = {}
-        self._changed = threading.Condition()
-        self._closed = False
+        self.room = Room(folder, bytes_max, free_min=disk_free_min, wait_s=wait_s)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.sweep()
 
     @property
     def used_bytes(self) -> int:
         """Bytes reserved or kept."""
-        with self._changed:
-            return sum(self._reserved.values())
+        return self.room.used_bytes
+
+    def identity(self) -> str:
+        """16 hex digits that tell this folder from every other, for good. Raises OSError."""
+        path = self.folder / IDENTITY
+        draft = self.folder / f"{IDENTITY}-{secrets.token_hex(8)}"
+        if not path.exists():
+            with os.fdopen(_private(draft), "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(8))
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink()
+        return path.read_text(encoding="ascii")
 
     def sweep(self) -> int:
         """Remove what nobody uses and nobody can: files without a record, records without a file. Counts the kept.
 
-        Returns how many files were removed. Raises OSError.
+        Returns how many files were removed; what can't be is left alone. Raises OSError where the folder can't be read.
         """
         removed = 0
         for path in sorted(self.folder.iterdir()):
-            name = path.name.removesuffix(".new").removesuffix(".json").removesuffix(".data")
-            data, record = self._data(name), self._record(name)
-            if path == data and record.exists():
-                with self._changed:
-                    self._reserved.setdefault(name, path.stat().st_size)
-            elif path == data or path.suffix == ".new" or (path == record and not data.exists()):
-                removed += _remove_unused(path, data)
+            with contextlib.suppress(OSError):
+                removed += self._swept(path)
+        self.room.forget(lambda name: not self._data(name).exists())
         return removed
 
     def open(self, name: str) -> "SpoolFile":
@@ -76,8 +78,8 @@ class Spool:
         path = self._data(name)
         try:
             while True:
-                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if not _locked(file):
+                file = self._opened(path)
+                if not _locked(file, patience_s=SWEEP_S):
                     os.close(file)
                     raise SpoolUnavailable("Another worker has this output.", retry_after_s=RETRY_AFTER_S)
                 if _still_there(file, path):
@@ -94,53 +96,39 @@ class Spool:
         """The names of all whole files that wait for their bucket."""
         return sorted(path.stem for path in self.folder.glob("*.json") if self._data(path.stem).exists())
 
+    def kept_ms(self, name: str) -> int:
+        """When a file was kept, in milliseconds since 1970; 0 where there is none."""
+        try:
+            return self._record(name).stat().st_mtime_ns // 1_000_000
+        except OSError:
+            return 0
+
     def remove(self, name: str) -> None:
         """Forget a kept file (its output was settled otherwise); one in use is left alone."""
         if self.has_kept(name):
             with contextlib.suppress(SpoolUnavailable):
                 self.open(name).remove()
 
-    def reserve(self, name: str, size: int, cancelled: Callable[[], bool]) -> None:
-        """Hold `size` bytes in all for a file, waiting a little for others. Raises SpoolUnavailable, Cancelled.
-
-        Who asks first is served first: callers that come in the order of their deadlines are served in it. A file that
-        holds room already and grows does not queue, since others wait for it to end.
-        """
-        until = time.monotonic() + self._wait_s
-        ticket = object()
-        with self._changed:
-            if name not in self._reserved:
-                self._queue.append(ticket)
-            try:
-                while (ticket in self._queue and self._queue[0] is not ticket) or not self._fits(name, size):
-                    if self._closed or cancelled():
-                        raise Cancelled("The transfer was stopped.")
-                    if time.monotonic() > until or size > self.bytes_max:
-                        raise SpoolUnavailable("The spool is full.", retry_after_s=RETRY_AFTER_S)
-                    self._changed.wait(WAIT_SLICE_S)
-                self._reserved[name] = size
-            finally:
-                if ticket in self._queue:
-                    self._queue.remove(ticket)
-                    self._changed.notify_all()
-
-    def release(self, name: str) -> None:
-        """Give back what a file held."""
-        with self._changed:
-            self._reserved.pop(name, None)
-            self._changed.notify_all()
-
     def close(self) -> None:
         """Let nobody wait for room any more. What is kept stays."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self.room.close()
 
-    def _fits(self, name: str, size: int) -> bool:
-        held = self._reserved.get(name, 0)
-        if sum(self._reserved.values()) - held + size > self.bytes_max:
-            return False
-        return shutil.disk_usage(self.folder).free - (size - held) >= self._disk_free_min
+    def _opened(self, path: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:  # somebody tidied the folder away
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return os.open(path, flags, 0o600)
+
+    def _swept(self, path: Path) -> int:
+        name = path.name.removesuffix(".new").removesuffix(".json").removesuffix(".data")
+        data, record = self._data(name), self._record(name)
+        if path == data and record.exists():
+            self.room.note(name, path.stat().st_size)
+        elif path == data or path.suffix == ".new" or (path == record and not data.exists()):
+            return _remove_unused(path, data, record)
+        return 0
 
     def _data(self, name: str) -> Path:
         return self.folder / f"{name}.data"
@@ -160,7 +148,7 @@ class SpoolFile:
 
     def reserve(self, size: int, cancelled: Callable[[], bool]) -> None:
         """Make sure of room for `size` bytes in all. Raises SpoolUnavailable, Cancelled."""
-        self._spool.reserve(self.name, size, cancelled)
+        self._spool.room.reserve(self.name, size, cancelled)
 
     def restart(self) -> None:
         """Empty the file; what was known of it is no longer true. Raises SpoolUnavailable."""
@@ -182,12 +170,17 @@ class SpoolFile:
     def keep(self, known: dict[str, Any], *, durable: bool) -> None:
         """Write down what is known of the whole file; `durable` waits for the disk. Raises SpoolUnavailable.
 
-        Without waiting it outlives a killed process, with it a power failure too.
+        Without waiting it outlives a killed process, with it a power failure too. Of a file that could not be synced
+        nobody knows what the disk has, and a second sync would not tell: it is removed.
         """
         draft = self._record.with_suffix(".json.new")
         try:
             if durable:
                 os.fsync(self._file)
+        except OSError as error:
+            self.remove()
+            raise SpoolUnavailable(f"The spool's disk did not take the file: {error.strerror}.") from error
+        try:
             with os.fdopen(_private(draft), "w", encoding="utf-8") as file:
                 json.dump(known, file)
                 if durable:
@@ -231,7 +224,7 @@ class SpoolFile:
                 path.unlink(missing_ok=True)
         os.close(self._file)
         self._file = -1
-        self._spool.release(self.name)
+        self._spool.room.release(self.name)
 
     @property
     def _record(self) -> Path:
@@ -243,12 +236,17 @@ def _private(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
 
-def _locked(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _locked(file: int, *, patience_s: float = 0.0) -> bool:
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(SWEEP_S / 5)
+        else:
+            return True
 
 
 def _still_there(file: int, path: Path) -> bool:
@@ -261,15 +259,15 @@ def _still_there(file: int, path: Path) -> bool:
     return (mine.st_ino, mine.st_dev) == (there.st_ino, there.st_dev)
 
 
-def _remove_unused(path: Path, data: Path) -> int:
-    """Remove a leftover unless a living process has its data file locked; 1 if it was removed."""
+def _remove_unused(path: Path, data: Path, record: Path) -> int:
+    """Remove a leftover unless a living process has its data file locked, or kept it meanwhile; 1 if it was removed."""
     try:
         file = os.open(data, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         path.unlink(missing_ok=True)
         return 1
     try:
-        if not _locked(file):
+        if not _locked(file) or (path == data and record.exists()):
             return 0
         path.unlink(missing_ok=True)
         return 1
