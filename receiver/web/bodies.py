@@ -1,7 +1,9 @@
 """Request bodies, read within limits: how many bytes, in how long, and how much for everybody together."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from starlette.types import Message, Receive, Send
 
@@ -11,8 +13,11 @@ BODY_BYTES_MAX = 32 * 1024 * 1024
 BODY_S = 30.0
 """For a whole body: 32 MiB in this time is 9 Mbit/s, and Replicate itself gives up after a few seconds."""
 
-HELD_BYTES_MAX = 256 * 1024 * 1024
-"""Of all bodies that arrive in several pieces, together: what strangers can make us hold before we know them."""
+HELD_BYTES_MAX = 128 * 1024 * 1024
+"""Of all bodies that arrive in several pieces, together, until they were taken: what strangers can make us hold before
+we know them, and four of the largest."""
+
+_HEADER_BYTES = 128  # what a header weighs besides its name and value
 
 LINGER_BYTES_MAX = 64 * 1024 * 1024
 LINGER_S = 2.0
@@ -75,6 +80,15 @@ class TooMuch(BodyRefused):
     detail = "Too many long bodies are on their way; try again in a moment."
 
 
+@dataclass(eq=False, slots=True)
+class _Reading:
+    """One body on its way, and what it holds so far."""
+
+    deadline: asyncio.Timeout
+    size: int = 0
+    given_up: bool = False
+
+
 class Bodies:
     """Reads bodies, or turns them away, and knows how much is held of all that are being read."""
 
@@ -82,6 +96,7 @@ class Bodies:
         self, *, body_s: float = BODY_S, held_bytes_max: int = HELD_BYTES_MAX, linger_s: float = LINGER_S
     ) -> None:
         self.held_bytes = 0
+        self._readings: set[_Reading] = set()
         self._body_s = body_s
         self._held_bytes_max = held_bytes_max
         self._linger_s = linger_s
@@ -96,35 +111,61 @@ class Bodies:
                 _check_length(value)
             elif name == b"content-encoding" and value.strip().lower() not in (b"identity", b""):
                 raise Encoded
-        if whole:
-            return await self._pieces(await receive(), receive)
-        try:
-            async with asyncio.timeout(self._body_s):
-                message = await receive()
-                if message["type"] == "http.request" and not message.get("more_body", False):
-                    return _within(message.get("body", b""))
-                return await self._pieces(message, receive)
-        except TimeoutError:
-            raise TooSlow from None
+        if not whole:
+            return await self._pieces(headers, receive)
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Gone
+        return _within(message.get("body", b""))
 
-    async def _pieces(self, message: Message, receive: Receive) -> bytes:
+    async def _pieces(self, headers: Headers, receive: Receive) -> bytes:
         body = bytearray()
+        reading = _Reading(asyncio.timeout(self._body_s))
+        self._readings.add(reading)
         try:
-            while True:
-                if message["type"] != "http.request":
-                    raise Gone
-                piece = message.get("body", b"")
-                self.held_bytes += len(piece)
-                body += piece
-                if len(body) > BODY_BYTES_MAX:
-                    raise TooLarge
-                if not message.get("more_body", False):
-                    return bytes(body)
-                if self.held_bytes > self._held_bytes_max:
-                    raise TooMuch
-                message = await receive()
+            async with reading.deadline:
+                self._grow(reading, sum([len(name) + len(value) + _HEADER_BYTES for name, value in headers]))
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise Gone
+                    piece = message.get("body", b"")
+                    if not body and not message.get("more_body", False):
+                        return _within(piece)
+                    body += piece
+                    if not message.get("more_body", False):
+                        return _within(bytes(body))
+                    if len(body) > BODY_BYTES_MAX:
+                        raise TooLarge
+                    self._grow(reading, len(piece))
+        except TimeoutError:
+            raise (TooMuch if reading.given_up else TooSlow) from None
         finally:
-            self.held_bytes -= len(body)
+            self._readings.discard(reading)
+            self.held_bytes -= reading.size
+
+    def _grow(self, reading: _Reading, more_bytes: int) -> None:
+        """Where all hold too much the longest is given up, so that a few huge ones don't keep out the many."""
+        reading.size += more_bytes
+        self.held_bytes += more_bytes
+        while self.held_bytes > self._held_bytes_max:
+            longest = max(self._readings, key=_size)
+            if longest is reading or not longest.size:
+                raise TooMuch
+            self.held_bytes -= longest.size
+            longest.size = 0
+            if not longest.deadline.expired():
+                longest.given_up = True
+                longest.deadline.reschedule(asyncio.get_running_loop().time())
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """While a body that was read is still needed, it counts."""
+        self.held_bytes += size
+        try:
+            yield
+        finally:
+            self.held_bytes -= size
 
     async def dismiss(self, receive: Receive, send: Send, start: Message, body: bytes) -> None:
         """Answer before the request's body is whole, and close the connection without cutting the answer short."""
@@ -153,6 +194,10 @@ async def left(receive: Receive) -> None:
 def _check_length(told: bytes) -> None:
     if not told.isdigit() or len(told) > 12 or int(told) > BODY_BYTES_MAX:
         raise TooLarge
+
+
+def _size(reading: _Reading) -> int:
+    return reading.size
 
 
 def _within(body: bytes) -> bytes:

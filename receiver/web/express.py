@@ -11,8 +11,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from receiver.core.errors import LedgerFull
+
 _TAKEN = b"HTTP/1.1 200 OK\r\n%bcontent-length: 0\r\n\r\n"
-_TAKEN_LAST = b"HTTP/1.1 200 OK\r\n%bcontent-length: 0\r\nconnection: close\r\n\r\n"
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-length: 0\r\nretry-after: 1\r\n\r\n"
 
 
 class Express(HttpToolsProtocol):
@@ -35,10 +37,6 @@ class Express(HttpToolsProtocol):
         super().on_message_complete()
         self._release()
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._release()
-
     def _release(self) -> None:
         if self._held is not None:
             (cycle, app), self._held = self._held, None
@@ -47,7 +45,11 @@ class Express(HttpToolsProtocol):
     def _choose(self, cycle: RequestResponseCycle, app: Any) -> None:
         taken = None
         if cycle.keep_alive and not cycle.more_body and not cycle.disconnected:
-            taken = self.config.app.begin(cycle.scope, bytes(cycle.body))  # type: ignore[union-attr]
+            try:
+                taken = self.config.app.begin(cycle.scope, bytes(cycle.body))  # type: ignore[union-attr]
+            except LedgerFull:
+                self._say(cycle, _FULL)
+                return
         if taken is None:
             super()._start_asgi_task(cycle, app)
         else:
@@ -56,11 +58,19 @@ class Express(HttpToolsProtocol):
     def _answer(self, cycle: RequestResponseCycle, app: Any, taken: "asyncio.Future[bool]") -> None:
         if cycle.disconnected or self.transport.is_closing():
             return
-        if taken.cancelled() or taken.exception() is not None:
+        problem = asyncio.CancelledError() if taken.cancelled() else taken.exception()
+        if problem is None:
+            self._say(cycle, _TAKEN)
+        elif isinstance(problem, LedgerFull):
+            self._say(cycle, _FULL)
+        else:
             super()._start_asgi_task(cycle, app)  # the ordinary way tries again, and says what is wrong
-            return
-        dated = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.write((_TAKEN if cycle.keep_alive else _TAKEN_LAST) % dated)
+
+    def _say(self, cycle: RequestResponseCycle, answer: bytes) -> None:
+        dated = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        if not cycle.keep_alive:
+            dated.append(b"connection: close\r\n")
+        self.transport.write(answer % b"".join(dated))
         cycle.response_started = cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()

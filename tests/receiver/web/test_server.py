@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from receiver.core.errors import Misconfigured
-from receiver.web import server
+from receiver.web import connection, server
 from receiver.web.app import create_app
 from receiver.web.server import serve
 from tests.receiver.web.conftest import served, signed
@@ -105,19 +105,19 @@ async def test_an_answer_that_does_not_end_is_cut_at_the_stop(site, monkeypatch)
 
 
 async def test_a_connection_that_says_nothing_is_closed(site, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_S", 0.1)
+    monkeypatch.setattr(connection, "HEAD_S", 0.1)
     assert await raw(site) == b""
 
 
 @pytest.mark.parametrize("start", [b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 async def test_headers_that_dribble_are_given_up(site, monkeypatch, start):
-    monkeypatch.setattr(server, "HEAD_S", 0.2)
+    monkeypatch.setattr(connection, "HEAD_S", 0.2)
     answer = await raw(site, start, *[b"x"] * 3, gap_s=0.02)
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 async def test_headers_that_dribble_on_a_kept_connection_are_given_up_too(site, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_S", 0.2)
+    monkeypatch.setattr(connection, "HEAD_S", 0.2)
     whole = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     answer = await raw(site, whole, b"GET /healthz HTTP/1.1\r\nX-Slow: ", gap_s=0.1)
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -125,7 +125,7 @@ async def test_headers_that_dribble_on_a_kept_connection_are_given_up_too(site, 
 
 
 async def test_a_dribbling_second_request_never_spoils_the_answer_to_the_first(site, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_S", 0.1)
+    monkeypatch.setattr(connection, "HEAD_S", 0.1)
     first = b"GET /events?wait=5 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test-key-of-twenty-six-char\r\n\r\n"
     assert await raw(site, first, b"GET /heal", b"th", gap_s=0.02) == b""
 
@@ -175,9 +175,23 @@ async def test_pipelined_requests_are_all_answered(site):
     assert answer.count(b"HTTP/1.1 200 ") == 4
 
 
-async def test_connections_have_a_limit(site, monkeypatch):
-    monkeypatch.setattr(server, "CONNECTIONS_MAX", 0)
-    assert await raw(site) == b""
+async def test_where_connections_are_too_many_the_oldest_that_asks_for_nothing_makes_room(site, monkeypatch):
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 3)
+    async with served(create_app(site.house)) as port:
+        idle = []
+        for _ in range(3):
+            idle.append(await asyncio.open_connection("127.0.0.1", port))
+            await asyncio.sleep(0.02)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            taken = await client.post(
+                f"http://127.0.0.1:{port}/webhooks/replicate", content=b"{}", headers=signed(b"{}")
+            )
+        assert taken.status_code == 200
+        assert await asyncio.wait_for(idle[0][0].read(), 5) == b""
+        idle[2][1].write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await asyncio.wait_for(idle[2][0].readline(), 5)).startswith(b"HTTP/1.1 200 ")
+        for _, writer in idle:
+            writer.close()
 
 
 async def test_a_continue_is_said_only_to_those_whose_body_is_wanted(site):
