@@ -30,6 +30,10 @@ RECORD_BYTES_MAX = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", re.ASCII)
 
 
+class _SyncFailed(OSError):
+    """What the disk has of the file is not known, and a second sync would not tell."""
+
+
 class Spool:
     """A folder for files on their way, at most `bytes_max` of them (counted per process, kept ones included)."""
 
@@ -38,6 +42,7 @@ class Spool:
     ) -> None:
         """Makes the folder and sweeps it. Raises OSError where that fails."""
         self.folder = folder
+        self._identity = ""
         self.room = Room(folder, bytes_max, free_min=disk_free_min, wait_s=wait_s)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.sweep()
@@ -49,6 +54,8 @@ class Spool:
 
     def identity(self) -> str:
         """16 hex digits that tell this folder from every other, for good. Raises OSError."""
+        if self._identity:
+            return self._identity
         path = self.folder / IDENTITY
         draft = self.folder / f"{IDENTITY}-{secrets.token_hex(8)}"
         if not path.exists():
@@ -57,7 +64,8 @@ class Spool:
             with contextlib.suppress(FileExistsError):
                 os.link(draft, path)
             draft.unlink()
-        return path.read_text(encoding="ascii")
+        self._identity = path.read_text(encoding="ascii")
+        return self._identity
 
     def sweep(self) -> int:
         """Remove what nobody uses and nobody can: files without a record, records without a file. Counts the kept.
@@ -173,23 +181,20 @@ class SpoolFile:
         Without waiting it outlives a killed process, with it a power failure too. Of a file that could not be synced
         nobody knows what the disk has, and a second sync would not tell: it is removed.
         """
-        draft = self._record.with_suffix(".json.new")
         try:
             if durable:
-                os.fsync(self._file)
-        except OSError as error:
-            self.remove()
-            raise SpoolUnavailable(f"The spool's disk did not take the file: {error.strerror}.") from error
-        try:
-            with os.fdopen(_private(draft), "w", encoding="utf-8") as file:
+                _sync(self._file)
+            with os.fdopen(_private(self._draft), "w", encoding="utf-8") as file:
                 json.dump(known, file)
+                file.flush()
                 if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            draft.replace(self._record)
+                    _sync(file.fileno())
+            self._draft.replace(self._record)
             if durable:
                 _sync_folder(self._spool.folder)
         except OSError as error:
+            if isinstance(error, _SyncFailed):
+                self.remove()
             raise SpoolUnavailable(f"The spool's disk did not take the file: {error.strerror}.") from error
 
     def known(self) -> dict[str, Any] | None:
@@ -219,7 +224,7 @@ class SpoolFile:
         """Remove the file and its record and give back the room. Never raises."""
         if self._file < 0:
             return
-        for path in (self._record, self.path):
+        for path in (self._record, self._draft, self.path):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         os.close(self._file)
@@ -229,6 +234,10 @@ class SpoolFile:
     @property
     def _record(self) -> Path:
         return self.path.with_suffix(".json")
+
+    @property
+    def _draft(self) -> Path:
+        return self.path.with_suffix(".json.new")
 
 
 def _private(path: Path) -> int:
@@ -278,6 +287,13 @@ def _remove_unused(path: Path, data: Path, record: Path) -> int:
 def _sync_folder(folder: Path) -> None:
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(file)
+        _sync(file)
     finally:
         os.close(file)
+
+
+def _sync(file: int) -> None:
+    try:
+        os.fsync(file)
+    except OSError as error:
+        raise _SyncFailed(error.errno, error.strerror) from error

@@ -13,14 +13,17 @@ from receiver.core.redact import redact_text
 from receiver.core.retry import gap_ms
 from receiver.core.ring import Ring
 from receiver.core.telling import archived_output_event, folder
+from receiver.flows.outage import Outage
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.nouns import OutputClaim
 from storage.archive import Archived
 from storage.bucket import Bucket
 from storage.errors import Cancelled, Conflict, Gone, Refused, SourceUnavailable, StorageError, Unavailable
+from storage.spool import Spool
 
 LEASE_MS = 15_000  # a dead worker's outputs wait no longer than this
 ABSENT_ATTEMPTS = 6  # a 404 may be a delivery host that is not ready yet: about half a minute of patience
+AWAY_MS_MAX = 86_400_000  # a machine that is away with bytes in its spool is waited for that long
 _PROBLEM_LENGTH_MAX = 300
 _GONE = "gone"
 
@@ -30,7 +33,7 @@ log = logging.getLogger("outkeep.archive")
 class Fetch(Protocol):
     """The library's verb with everything but the output's own facts filled in by the wiring."""
 
-    async def __call__(self, source: str, *, stem: str, spool_name: str) -> Archived: ...
+    async def __call__(self, source: str, *, stem: str, spool_name: str, store: bool) -> Archived: ...
 
 
 class Seen(Protocol):
@@ -46,12 +49,14 @@ class Archive:
     ledger: Ledger
     bucket: Bucket
     fetch: Fetch
+    spool: Spool
     links: Links
     now_ms: Callable[[], int]
     chance: Callable[[], float]
     ring: Callable[..., None]
     seen: Seen
     leases: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    outage: Outage = field(default_factory=Outage)
 
     async def step(self, limit: int) -> int:
         """Archive up to `limit` outputs at once; gives how many were tried."""
@@ -62,11 +67,13 @@ class Archive:
 
     async def start(self, limit: int) -> list[asyncio.Task[None]]:
         """Claim up to `limit` outputs and begin with them; gives a task for each."""
-        claims = await self.ledger.claim_outputs(limit, lease_ms=LEASE_MS)
-        return [self._begin(claim) for claim in claims]
+        claims = await self.ledger.claim_outputs(
+            limit, lease_ms=LEASE_MS, spool=self.spool.identity(), held_max=self.outage.room(limit)
+        )
+        return [self._begin(claim) for claim in sorted(claims, key=lambda claim: not claim.output.held_by)]
 
     def _begin(self, claim: OutputClaim) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._one(claim))
+        task = asyncio.create_task(self._one(claim, store=self.outage.begin()))
         self.leases[claim.lease] = task
         task.add_done_callback(lambda _: self.leases.pop(claim.lease, None))
         return task
@@ -80,12 +87,10 @@ class Archive:
                 if lease in self.leases:  # else it was settled while we asked
                     mine[lease].cancel()
 
-    async def _one(self, claim: OutputClaim) -> None:
-        output = claim.output
+    async def _one(self, claim: OutputClaim, *, store: bool) -> None:
         started_ms = self.now_ms()
         try:
-            stem = self.bucket.key(f"{folder(claim.prediction)}/{object_name(output.path)}")
-            archived = await self.fetch(output.source, stem=stem, spool_name=output.link)
+            archived = await self._fetched(claim, store=store)
         except Cancelled:
             await self.ledger.hand_back([claim.lease])
         except asyncio.CancelledError:
@@ -94,7 +99,20 @@ class Archive:
         except StorageError as error:
             await self._failed(claim, error, started_ms)
         else:
-            await self._archived(claim, _stored(archived, self.now_ms(), output.path))
+            await self._archived(claim, _stored(archived, self.now_ms(), claim.output.path))
+
+    async def _fetched(self, claim: OutputClaim, *, store: bool) -> Archived:
+        output, met, archived = claim.output, None, None
+        stem = self.bucket.key(f"{folder(claim.prediction)}/{object_name(output.path)}")
+        try:
+            archived = await self.fetch(output.source, stem=stem, spool_name=output.link, store=store)
+        except StorageError as error:
+            met = error
+            raise
+        finally:
+            if store:
+                self.outage.end(met, done=archived is not None)
+        return archived
 
     async def _archived(self, claim: OutputClaim, stored: Stored) -> None:
         async with self.ledger.transaction() as tx:
@@ -120,16 +138,28 @@ class Archive:
         left_ms = claim.output.expires_ms - self.now_ms()
         if 0 < left_ms < retry_in_ms and isinstance(error, SourceUnavailable):
             retry_in_ms = left_ms // 2  # whoever asks for patience can't have more of it than there is
-        if [attempt.problem for attempt in claim.output.history][-1:] != [problem]:  # each trouble once, not each try
+        held_by = self._held_by(claim)
+        told = bool(held_by) or [attempt.problem for attempt in claim.output.history][-1:] == [problem]
+        if not told:  # each trouble once, not each try; of the bucket's all at once
             log.warning("%s of %s is not archived yet: %s", claim.output.path, claim.prediction.id, problem)
         async with self.ledger.transaction() as tx:
-            await tx.settle_failed(claim, problem, self.now_ms(), retry_in_ms)
+            await tx.settle_failed(claim, problem, self.now_ms(), retry_in_ms, held_by=held_by)
         self.seen("retry", 0)
         self.ring(Ring.OUTPUTS)
+
+    def _held_by(self, claim: OutputClaim) -> str:
+        """The spool that has the bytes: ours, or still another's."""
+        mine = self.spool.identity()
+        if self.spool.has_kept(claim.output.link):
+            return mine
+        return "" if claim.output.held_by == mine else claim.output.held_by
 
     def _is_lost(self, claim: OutputClaim, error: StorageError, started_ms: int) -> bool:
         """Never by the clock alone: after the deadline one fetch that began after it must have failed, too."""
         late = started_ms > claim.output.expires_ms
+        if claim.output.held_by not in {"", self.spool.identity()}:
+            # The bytes lie in the spool of a worker that is away. It may come back.
+            return started_ms > claim.output.expires_ms + AWAY_MS_MAX
         if isinstance(error, Refused):
             return True
         if isinstance(error, Gone):

@@ -105,6 +105,7 @@ class _Outside:
     """The drivers of everything that lies outside this process, except the ledger."""
 
     bucket: Bucket
+    spool: Spool
     fetch: Fetch
     hosts: AllowedHosts
     replicate: Replicate
@@ -132,10 +133,9 @@ async def _outside(settings: Settings, stack: AsyncExitStack) -> _Outside:
         clock=time.monotonic,
     )
     stack.push_async_callback(signing.aclose)
-    fetch: Fetch = partial(
-        archive, bucket=bucket, spool=_spool(settings), fetcher=fetcher, bytes_max=settings.output_bytes_max
-    )
-    return _Outside(bucket=bucket, fetch=fetch, hosts=hosts, replicate=replicate, signing=signing)
+    spool = _spool(settings)
+    fetch: Fetch = partial(archive, bucket=bucket, spool=spool, fetcher=fetcher, bytes_max=settings.output_bytes_max)
+    return _Outside(bucket=bucket, spool=spool, fetch=fetch, hosts=hosts, replicate=replicate, signing=signing)
 
 
 def _furnished(
@@ -215,6 +215,7 @@ def _archive(
         ledger=ledger,
         bucket=outside.bucket,
         fetch=outside.fetch,
+        spool=outside.spool,
         links=links,
         now_ms=now_ms,
         chance=random.SystemRandom().random,
@@ -263,10 +264,12 @@ def bucket_of(settings: Settings) -> Bucket:
 
 def _spool(settings: Settings) -> Spool:
     try:
-        return Spool(settings.spool_dir, settings.spool_bytes_max)
+        spool = Spool(settings.spool_dir, settings.spool_bytes_max)
+        spool.identity()
     except OSError as error:
         says = f"{str(settings.spool_dir)!r} is no folder that can be written ({error.strerror})"
         raise Misconfigured(f"OUTKEEP_SPOOL_DIR is wrong: {says}.") from error
+    return spool
 
 
 @contextmanager

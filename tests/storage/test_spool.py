@@ -1,4 +1,9 @@
+import errno
+import fcntl
+import itertools
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -82,6 +87,80 @@ def test_leftovers_are_swept_at_start_and_kept_files_are_not(spool: Spool) -> No
     (spool.folder / "stranger.txt").write_bytes(b"x")
     later = Spool(spool.folder, 100)
     assert names(later) == ["kept.data", "kept.json", "stranger.txt"]
+
+
+def test_leftovers_that_nobody_can_touch_stop_no_start(spool: Spool) -> None:
+    put(spool, "kept", b"abc")
+    for name in ("odd.data", "odd.json", "even.json.new"):
+        (spool.folder / name).mkdir()
+    (spool.folder / "dangling.data").symlink_to("/nowhere/at/all")
+    later = Spool(spool.folder, 100, disk_free_min=0)
+    assert later.kept() == ["kept", "odd"]
+    with pytest.raises(SpoolUnavailable):
+        later.open("odd")
+
+
+def test_room_that_another_process_gave_back_is_free(spool: Spool) -> None:
+    put(spool, "theirs", b"abc")
+    mine = Spool(spool.folder, 100, disk_free_min=0)
+    assert mine.used_bytes == 3
+    spool.remove("theirs")
+    mine.sweep()
+    assert mine.used_bytes == 0
+
+
+def test_a_file_kept_while_it_is_swept_stays(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = spool.open("a")
+    file.write(memoryview(b"abc"))
+    lock = fcntl.flock
+
+    def late(number: int, how: int) -> None:
+        if number != file._file:
+            file.keep(KNOWN, durable=False)
+            file.close()
+        lock(number, how)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    assert spool.sweep() == 0
+    assert (spool.folder / "a.data").read_bytes() == b"abc"
+
+
+def test_a_look_by_a_sweep_hinders_nobody(spool: Spool) -> None:
+    put(spool, "a", b"abc")
+    looking = os.open(spool.folder / "a.data", os.O_RDWR)
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    timer = threading.Timer(0.02, os.close, (looking,))
+    timer.start()
+    spool.open("a").remove()
+    timer.join()
+
+
+def test_each_folder_has_a_name_of_its_own_for_good(spool: Spool, tmp_path: Path) -> None:
+    other = Spool(tmp_path / "other", 100)
+    assert re.fullmatch(r"[0-9a-f]{16}", spool.identity())
+    assert spool.identity() == Spool(spool.folder, 100).identity() != other.identity()
+    assert names(spool) == [".id"]
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_file_whose_sync_failed_is_not_taken_for_kept(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    file = spool.open("a")
+    file.write(memoryview(b"abc"))
+    file.keep(KNOWN, durable=False)
+    calls = itertools.count(1)
+
+    def fsync(number: int) -> None:
+        del number
+        if next(calls) == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(SpoolUnavailable, match="Input/output error"):
+        file.keep(KNOWN, durable=True)
+    file.close()
+    assert (names(spool), spool.kept(), spool.used_bytes) == ([], [], 0)
 
 
 def test_what_a_living_process_has_is_neither_swept_nor_opened(spool: Spool) -> None:
@@ -213,9 +292,28 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         Spool(tmp_path / "file" / "spool", 100)
 
 
-def test_a_folder_that_went_away_is_told(spool: Spool) -> None:
-    spool.folder.rmdir()
+def test_a_folder_that_somebody_tidied_away_is_made_again(spool: Spool) -> None:
+    before = spool.identity()
+    shutil.rmtree(spool.folder)
+    put(spool, "a", b"abc", durable=True)
+    assert (spool.kept(), spool.identity(), spool.folder.stat().st_mode & 0o777) == (["a"], before, 0o700)
+
+
+def test_a_folder_that_went_away_with_a_file_in_hand_is_told(spool: Spool) -> None:
+    file = spool.open("a")
+    shutil.rmtree(spool.folder)
     with pytest.raises(SpoolUnavailable, match="No such file"):
+        file.reserve(3, never)
+    file.write(memoryview(b"abc"))
+    with pytest.raises(SpoolUnavailable, match="No such file"):
+        file.keep(KNOWN, durable=True)
+    file.remove()
+
+
+def test_a_folder_in_whose_place_there_is_something_else_is_told(spool: Spool) -> None:
+    spool.folder.rmdir()
+    spool.folder.write_bytes(b"")
+    with pytest.raises(SpoolUnavailable, match="Not a directory"):
         spool.open("a")
 
 
