@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.core.errors import UpstreamError
+from receiver.core.event import Event
 from receiver.core.links import Links
 from receiver.core.ring import Ring
 from receiver.core.telling import archived_event, folder, manifest
@@ -46,11 +47,20 @@ class Conclude:
         if self.ask is not None and self._lacks_output(claim) and not await _confirmed(self.ask, claim):
             return
         key = self.bucket.key(f"{folder(claim.prediction)}/manifest.json")
-        body = manifest(claim.prediction, claim.outputs, archived_ms=claim.archived_ms, version=self.version)
+        body, event = await asyncio.to_thread(self._told, claim, key)  # beside the event loop: it may be megabytes
         try:
             await self._put(key, body, again=claim.prediction.revision > 0)
         except StorageError:
             return
+        async with self.ledger.transaction() as tx:
+            await tx.lock([claim.prediction.id])
+            if await tx.settle_manifest(claim, key):
+                await tx.tell([event])
+        self.ring(Ring.EVENTS, Ring.PREDICTIONS)
+
+    def _told(self, claim: ManifestClaim, key: str) -> tuple[bytes, Event]:
+        """The manifest, and the event that tells of it."""
+        body = manifest(claim.prediction, claim.outputs, archived_ms=claim.archived_ms, version=self.version)
         event = archived_event(
             claim.prediction,
             claim.outputs,
@@ -59,11 +69,7 @@ class Conclude:
             revision=claim.prediction.revision + 1,
             links=self.links,
         )
-        async with self.ledger.transaction() as tx:
-            await tx.lock([claim.prediction.id])
-            if await tx.settle_manifest(claim, key):
-                await tx.tell([event])
-        self.ring(Ring.EVENTS, Ring.PREDICTIONS)
+        return body, event
 
     def _lacks_output(self, claim: ManifestClaim) -> bool:
         """Whether a success came without any output that Replicate may still have."""

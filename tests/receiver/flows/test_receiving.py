@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from dataclasses import replace
 
 import httpx
@@ -132,6 +133,22 @@ async def test_a_large_body_is_read_like_any_other(home):
     known = await home.house.ledger.prediction("p1")
     assert known is not None
     assert len(known.told["logs"]) == 600_000
+
+
+async def test_a_webhook_does_not_wait_until_a_huge_odd_body_is_read(home):
+    odd = [f"small string {number}" for number in range(500_000)]
+    await home.webhook(body("huge", input={"odd": odd}), "huge")
+    began = time.monotonic()
+    reading = asyncio.create_task(home.house.observe.step())
+    waits: list[float] = []
+    while not reading.done():
+        asked = time.monotonic()
+        await home.webhook(body(f"p{len(waits)}"), f"small_{len(waits)}")
+        waits.append(time.monotonic() - asked)
+        await asyncio.sleep(0.01)
+    assert await reading == 1
+    assert max(waits) < (time.monotonic() - began) / 2
+    assert (await states(home))["huge"] is DeliveryState.APPLIED
 
 
 async def test_text_that_a_database_cannot_hold_is_processed_all_the_same(home):
