@@ -17,10 +17,11 @@ from receiver.sandbox.models import Model, filled, wrong_input
 from receiver.sandbox.play import begin, deadline, end
 from receiver.sandbox.predictions import Prediction, as_asked, as_canceled, as_created, as_starting
 from receiver.sandbox.sandbox import Sandbox, of
-from receiver.sandbox.wire import Reset, answer
+from receiver.sandbox.wire import HANG_S, Reset, answer
 
 WEB_ONLY_S = 14 * 24 * 3600  # `source=web` looks back 14 days
 TRAIN_S = 5.0
+LARGE = ("input", "output", "logs")  # what the items of the list may lack
 
 _HEX_64 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -101,8 +102,10 @@ async def listing(request: Request) -> Response:
     if other is not None:
         return other
     page = pages.page(request, sandbox.origin, _chosen(request), key=lambda prediction: prediction.id)
-    variation = sandbox.options.variation
-    return answer(page | {"results": [as_asked(p, sandbox.origin, variation=variation) for p in page["results"]]})
+    items = [as_asked(p, sandbox.origin, variation=sandbox.options.variation) for p in page["results"]]
+    if prank is not None and prank.kind == "lean":
+        items = [{key: value for key, value in item.items() if key not in LARGE} for item in items]
+    return answer(page | {"results": items})
 
 
 def found(request: Request) -> Prediction:
@@ -156,7 +159,7 @@ async def _create(request: Request, model: Model, body: dict[str, Any], *, deplo
     prank = sandbox.strike(f"create:{request.state.digest}", own.create)
     prank = prank or sandbox.strike("create", sandbox.general.create)
     kind = None if prank is None else prank.kind
-    if kind not in ("lost", "no_location"):
+    if kind not in ("lost", "late", "no_location"):
         other = await played(request, prank)
         if other is not None:
             return other
@@ -169,6 +172,8 @@ async def _create(request: Request, model: Model, body: dict[str, Any], *, deplo
     if wait_s is not None:
         early = (own.wait or sandbox.general.wait) == "early"
         await _settled(sandbox, prediction, wait_s or bodies.WAIT_S_MAX, early=early)
+    if prank is not None and kind == "late":
+        await sandbox.nap(prank.value_or(HANG_S))
     if kind == "lost":
         return Reset(request)
     return _created(sandbox, prediction, wait_s, located=kind != "no_location")

@@ -40,9 +40,10 @@ files (a text or list of texts per output, in the order of the outputs; a single
 api (asking for the prediction; in general every call of the API)
     401 402 404 429:5 500 502 503 …    hang:60    reset    html    redirect    truncated
 create (likewise for the creating call; a prediction's own `once:` counts equal requests)
-    the same, and lost: it is created, but the answer is not received; no_location
+    the same, and lost: it is created, but the answer is not received; late:5 likewise, the answer takes 5 s more;
+    no_location
 secret, list (in general only): the words of api for the secret's endpoint and for the list of predictions
-    and for the list also hide: the list is empty
+    and for the list also hide: the list is empty; lean: its items lack input, output and logs
 wait         "early": the answer to `Prefer: wait` comes as soon as the outputs are there, still `processing`
 stale_get    for so many seconds after the end, asking tells what was true before it
 status       how it ends: succeeded, failed, canceled, aborted (never starts, and no webhook says so), or never (runs on
@@ -86,8 +87,8 @@ FILES = frozenset(
     }
 )
 API = frozenset(["hang", "reset", "html", "redirect", "truncated", "ok"])
-CREATE = API | {"lost", "no_location"}
-LIST = API | {"hide"}
+CREATE = API | {"lost", "late", "no_location"}
+LIST = API | {"hide", "lean"}
 STATUSES = ("succeeded", "failed", "canceled", "aborted", "never")
 WORDS = {"webhook": WEBHOOK, "api": API, "create": CREATE, "secret": API, "list": LIST}
 WORDS_MAX = 64  # a list of misbehaviour longer than this is a mistake

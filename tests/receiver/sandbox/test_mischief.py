@@ -172,3 +172,20 @@ async def test_general_mischief_without_sense_is_refused(api):
     answer = await api.control("/mischief", {"webhook": "nonsense"})
     assert answer.status_code == 422
     assert "nonsense" in answer.json()["detail"]
+
+
+async def test_a_late_create_has_made_its_prediction_before_it_answers(api):
+    late = {**BODY, "input": {**TINY, "sandbox": {"create": "late:0.3"}}}
+    answer = asyncio.create_task(api.http.post("/predictions", json=late))
+    await asyncio.sleep(0.1)
+    listed = (await api.http.get("/predictions")).json()["results"]
+    assert not answer.done()
+    assert (await answer).json()["id"] == listed[0]["id"]
+
+
+async def test_the_items_of_the_list_can_lack_what_is_large(api):
+    told = await api.run()
+    await api.control("/mischief", {"list": "lean"})
+    (item,) = (await api.http.get("/predictions")).json()["results"]
+    assert (item["id"], item["status"]) == (told["id"], "succeeded")
+    assert item.keys().isdisjoint({"input", "output", "logs"})

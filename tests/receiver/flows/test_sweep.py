@@ -1,0 +1,146 @@
+"""The account's list: read whole, in parts, twice, and as odd as it may come."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from receiver.core.clock import iso
+from receiver.core.output import OutputState
+from receiver.flows.sweep import REST, WATERMARK
+from receiver.sandbox.options import Options
+from tests.receiver.flows.test_asking import elsewhere, misbehave
+
+HOUR_MS = 3_600_000
+
+
+async def made(home, count: int, model: str = "sandbox/numbers") -> list[str]:
+    """Predictions that others made with the same token, newest last."""
+    headers, path = {"Authorization": f"Bearer {home.sandbox.token}"}, f"models/{model}/predictions"
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
+        answers = [await client.post(f"{home.sandbox.api_url}/{path}", json={"input": {}}) for _ in range(count)]
+    return [answer.json()["id"] for answer in answers]
+
+
+async def ended(home, ids: list[str]) -> None:
+    """Wait until the sandbox has ended these."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for number in ids:
+            while True:
+                told = (await client.get(f"{home.sandbox.url}/_sandbox/predictions", params={"id": number})).json()
+                if told["predictions"][0]["status"] in {"succeeded", "failed"}:
+                    break
+                await asyncio.sleep(0.01)
+
+
+async def test_a_sweep_that_breaks_off_is_taken_up_where_it_ended(home):
+    ids = await made(home, 210)
+    await misbehave(home, list=["2x:ok", "401"])
+    walk = await home.house.sweep.run()
+    assert (walk.whole, len(walk.found)) == (False, 200)
+    assert await home.house.ledger.fact(REST)
+    await misbehave(home)
+    late = await elsewhere(home, "sandbox/numbers")
+    walk = await home.house.sweep.run()
+    assert walk.whole
+    assert late in walk.found
+    assert len(walk.found) == 11
+    assert set(await home.house.ledger.statuses([*ids, late])) == {*ids, late}
+    assert await home.house.ledger.fact(REST) == ""
+
+
+async def test_the_rest_of_a_broken_sweep_is_read_however_far_back_the_next_one_looks(home):
+    """The watermark has moved on meanwhile: only the span that was noted leads there."""
+    ids = await made(home, 130)
+    await misbehave(home, list=["once:ok", "401"])
+    await home.house.sweep.run()
+    await misbehave(home)
+    home.clock.ahead_ms = 3 * HOUR_MS
+    await home.house.ledger.set_fact(WATERMARK, str(home.clock()))
+    assert len((await home.house.sweep.run()).found) == 30
+    assert len(await home.house.ledger.statuses(ids)) == 130
+
+
+async def test_a_second_break_forgets_nothing_of_the_first(home):
+    ids = await made(home, 310)
+    await misbehave(home, list=["2x:ok", "401"])
+    await home.house.sweep.run()
+    await misbehave(home, list=["once:ok", "401"])
+    await home.house.sweep.run()
+    await misbehave(home)
+    assert (await home.house.sweep.run()).whole
+    assert len(await home.house.ledger.statuses(ids)) == 310
+
+
+async def test_known_open_predictions_are_brought_up_to_date_without_a_question_each(home):
+    ids = [(await home.create("sandbox/numbers", sandbox={"webhook": "never"})).id for _ in range(5)]
+    running = (await home.create("sandbox/slow", sandbox={"duration_s": 3000, "webhook": "never"})).id
+    await ended(home, ids)
+    home.clock.ahead_ms = 61_000
+    await misbehave(home, api=["6x:ok"])
+    walk = await home.house.sweep.run()
+    assert {*ids} <= {*walk.updated}
+    for number in ids:
+        known = await home.house.ledger.prediction(number)
+        assert known is not None
+        assert known.final
+    assert await home.house.reconcile.step() == 0, "the list has told of the running one, too"
+    home.clock.ahead_ms = 200_000
+    assert await home.house.reconcile.step() == 1
+    assert (await home.house.ledger.prediction(running)).status in {"starting", "processing"}
+
+
+async def test_items_of_the_list_without_an_output_are_asked_about(home):
+    (number,) = ids = await made(home, 1, "sandbox/four-images")
+    await ended(home, ids)
+    await misbehave(home, list=["lean"])
+    await home.house.sweep.run()
+    known = await home.finish(number)
+    assert known.told["input"] is not None
+    outputs = await home.house.ledger.outputs(number)
+    assert [output.state for output in outputs] == [OutputState.ARCHIVED] * 4
+
+
+async def test_items_without_an_output_that_cannot_be_asked_about_are_kept_all_the_same(home):
+    (number,) = ids = await made(home, 1)
+    await ended(home, ids)
+    await misbehave(home, list=["lean"], api=["once:ok", "2x:404", "ok"])
+    assert (await home.house.sweep.run()).found == [number]
+
+
+async def test_what_was_removed_before_we_came_is_told_lost_and_not_passed_over(home):
+    (number,) = ids = await made(home, 1, "sandbox/image")
+    await ended(home, ids)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        (await client.post(f"{home.sandbox.url}/_sandbox/expire", json={"prediction": number})).raise_for_status()
+    await home.house.sweep.run()
+    assert (await home.finish(number)).archived_ms is not None
+    (output,) = await home.house.ledger.outputs(number)
+    assert (output.state, output.reason) == (OutputState.LOST, "removed")
+
+
+@pytest.mark.parametrize("ago", ["3h", iso(0)])
+async def test_the_next_sweep_looks_back_as_far_as_it_is_told(home, ago):
+    await home.house.sweep.run()
+    home.clock.ahead_ms = 2 * HOUR_MS + 60_000
+    await home.house.ledger.set_fact(WATERMARK, str(home.clock()))
+    (number,) = await made(home, 1)
+    assert (await home.house.sweep.run()).found == [], "by its own clock that was two hours ago"
+    await home.house.sweep.look_back(ago)
+    assert (await home.house.sweep.run()).found == [number]
+
+
+async def test_looking_back_less_far_than_is_due_changes_nothing(home):
+    await home.house.ledger.set_fact(WATERMARK, "1000")
+    await home.house.sweep.look_back("1m")
+    assert await home.house.ledger.fact(WATERMARK) == "1000"
+    with pytest.raises(ValueError, match="duration"):
+        await home.house.sweep.look_back("yesterday")
+
+
+async def test_a_list_that_cannot_be_had_is_told_and_moves_nothing(build):
+    home = await build(Options(seed=3, mischief={"list": ["401"]}))
+    walk = await home.house.sweep.run()
+    assert walk.error is not None
+    assert await home.house.ledger.fact(WATERMARK) is None
+    assert await home.house.ledger.fact(REST) is None
