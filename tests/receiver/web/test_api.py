@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from tests.receiver.web.conftest import told
+from receiver.core.prediction import MOVES
+from receiver.web.api import STATUSES
+from tests.receiver.web.conftest import signed, told
 
 
 async def test_one_prediction_comes_with_all_that_is_known_of_it(stage):
@@ -72,6 +74,7 @@ async def test_predictions_are_filtered(site):
 @pytest.mark.parametrize(
     ("path", "parameter"),
     [
+        ("/api/predictions?status=nonsense", "status"),
         ("/api/predictions?limit=0", "limit"),
         ("/api/predictions?limit=1001", "limit"),
         ("/api/predictions?limit=x", "limit"),
@@ -83,6 +86,7 @@ async def test_predictions_are_filtered(site):
         ("/api/predictions?nothing=1", "nothing"),
         ("/api/predictions?limit=1&limit=2", "limit"),
         ("/api/deliveries?state=lost", "state"),
+        ("/api/deliveries?state=unverified", "state"),
         ("/api/deliveries?after=%00", "after"),
         ("/api/outputs?state=gone", "state"),
         ("/api/outputs?at_risk=1", "at_risk"),
@@ -103,6 +107,10 @@ async def test_a_wrong_parameter_is_named(site, path, parameter):
     assert answer.json()["parameter"] == parameter
     assert repr(parameter) in answer.json()["detail"]
     assert "one of ." not in answer.json()["detail"]
+
+
+def test_every_status_that_replicate_knows_can_be_asked_for():
+    assert set(STATUSES) == set(MOVES)
 
 
 async def test_too_many_parameters_are_refused(site):
@@ -134,6 +142,25 @@ async def test_deliveries_are_listed_by_state_and_prediction(site):
     quarantined = (await site.get("/api/deliveries?state=quarantined")).json()["items"]
     assert [(item["id"], bool(item["reason"])) for item in quarantined] == [("msg_2", True)]
     assert [item["id"] for item in (await site.get("/api/deliveries?prediction=p1")).json()["items"]] == ["msg_1"]
+
+
+async def test_a_call_that_was_not_verified_is_shown_with_what_it_claimed(site):
+    await site.hear(told("p1"), "msg_1")
+    body = json.dumps(told("p2", input={"api_key": "very-secret-1"})).encode()
+    headers = signed(b"other", "msg_1") | {"Cookie": "very-secret-2"}
+    assert (await site.client.post("/webhooks/replicate/tok", content=body, headers=headers)).status_code == 401
+    await site.house.accept.quarantine._task
+    (item,) = (await site.get("/api/deliveries?state=quarantined")).json()["items"]
+    assert item["id"].startswith("unverified.")
+    assert item["state"] == "quarantined"
+    assert item["reason"] == "signed with no secret that we know"
+    answer = await site.get(f"/api/deliveries/{item['id']}")
+    shown = answer.json()
+    assert (shown["state"], shown["size"], shown["body"]["id"]) == ("quarantined", len(body), "p2")
+    assert dict(shown["headers"])["webhook-id"] == "msg_1"
+    assert dict(shown["headers"])["webhook-signature"] == "[redacted]"
+    assert "very-secret" not in answer.text
+    assert [each["id"] for each in (await site.get("/api/predictions")).json()["items"]] == ["p1"]
 
 
 async def test_one_delivery_is_shown_redacted(site):

@@ -62,12 +62,35 @@ async def test_a_call_needs_no_key_and_a_wrong_key_changes_nothing(site):
         lambda headers: headers.update(signed(b"{}", "msg_1", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")),
     ],
 )
-async def test_what_the_signature_does_not_cover_gets_401_without_a_word_and_has_no_effect(site, spoil):
+async def test_what_the_signature_does_not_cover_gets_401_without_a_word_and_is_read_by_nobody(site, spoil):
     headers = signed(b"{}")
     spoil(headers)
     answer = await site.client.post(PATH, content=b"{}", headers=headers)
     assert (answer.status_code, answer.content) == (401, b"")
-    assert (await site.house.ledger.deliveries()).items == []
+    await site.house.accept.quarantine._task
+    assert await site.house.observe.step() == 0
+    (kept,) = (await site.house.ledger.deliveries()).items
+    assert kept.state is DeliveryState.UNVERIFIED
+
+
+async def test_a_refusal_waits_for_no_ledger(site):
+    async with site.house.ledger.transaction():
+        await asyncio.sleep(0.3)
+        for number in range(100):
+            answer = await asyncio.wait_for(site.client.post(PATH, headers=signed(b"other", f"msg_{number}")), 1)
+            assert (answer.status_code, answer.content) == (401, b"")
+        assert (await site.house.ledger.deliveries()).items == []
+
+
+async def test_headers_that_nobody_can_print_are_kept_and_shown(site):
+    odd = b"x-odd: caf\xe9\t\x80\xff: x\r\nx-empty:\r\n"
+    whole = head(signed(b"other"), "Content-Length: 2", "Connection: close")[:-2] + odd + b"\r\n{}"
+    assert (await raw(site, whole)).startswith(b"HTTP/1.1 401 ")
+    await site.house.accept.quarantine._task
+    (item,) = (await site.get("/api/deliveries?state=quarantined")).json()["items"]
+    shown = (await site.get(f"/api/deliveries/{item['id']}")).json()
+    assert dict(shown["headers"])["x-odd"] == "caf\xe9\t\x80\xff: x"
+    assert dict(shown["headers"])["x-empty"] == ""
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
