@@ -29,7 +29,8 @@ REQUESTS_MAX = 1024
 """On the API and the page at once, readers of the feed and of files apart: beyond that they are shed, so that there is
 always room for webhooks."""
 
-_UNLIMITED = ("/events", "/files/", "/healthz", "/readyz")  # those with limits of their own, and those that watch us
+_WATCHING = ("/healthz", "/readyz", "/metrics")  # whoever watches us wants to know above all when we have no time
+_UNLIMITED = ("/events", "/files/", *_WATCHING)  # the first two have limits of their own
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Application:
         self.closing = asyncio.Event()
         self._bell = house.bell
         self._bodies = bodies
+        self._pressed = house.ledger.pressed
         self._hooks = Hooks(accept=house.accept, begin=house.accept.begin, count=house.metrics.webhook, bodies=Bodies())
         self._prefix = unquote(urlsplit(house.settings.public_url).path).rstrip("/")
         self._guard = Guard(house.keys, house.settings.public_url, clock=_loop_s)
@@ -118,6 +120,8 @@ class Application:
             path = canonical(path, raw_path)
         # With "app" in its scope the router raises what it does not find, and we answer in the shape of the route.
         scope = {**scope, "path": path, "app": self, "outkeep.key": key, "outkeep.closing": self.closing}
+        if not path.startswith(_WATCHING) and self._pressed():
+            raise unavailable("Webhooks come first, and there are many; try again in a moment.", retry_s=1)
         if path.startswith(_UNLIMITED):
             await self._routes(scope, receive, send)
             return
