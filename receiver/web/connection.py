@@ -233,9 +233,21 @@ class Connection(Express):
         if self._deaf or self.transport.is_closing():
             return
         self._deaf = True
-        heard = self._head_bytes or answer is not _TOO_LATE
-        if heard and not self._answering():  # never into the middle of the answer to the request before
+        if self._answering() and not self._give_up_body():
+            if self._is_webhook():
+                self.cycle.keep_alive = False  # it was whole, and hears what became of it
+            else:
+                self.transport.close()  # never into the middle of the answer to the request before
+        elif self._head_bytes or answer is not _TOO_LATE:
             self.transport.write(answer)
             self.loop.call_later(FAREWELL_S, self.transport.close)
         else:
             self.transport.close()
+
+    def _give_up_body(self) -> bool:
+        """Have the application hear that the rest of the body will not come, unless it has begun to answer."""
+        if self.pipeline or not self.cycle.more_body or self.cycle.response_started:
+            return False
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return True
