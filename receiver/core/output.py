@@ -10,6 +10,7 @@ from typing import Any
 ROOT = "output"
 OUTPUTS_MAX = 10_000  # files in one prediction; more is a mistake or an attack, and none is fetched beyond it
 NAME_LENGTH_MAX = 240  # of an object's name, without its ending: file systems take 255 bytes, and paths may nest deeply
+RISKY_ATTEMPTS = 8  # more than a minute of trouble: most files take one attempt
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -78,6 +79,14 @@ class Output:
     stored: Stored | None = None
     history: tuple[Attempt, ...] = field(default=())
     held_by: str = ""
+
+
+def risky_before_ms(now_ms: int, output_ttl_ms: int) -> int:
+    """A pending output whose bytes no spool has is at risk once it vanishes before this: half of its life is over.
+
+    It is at risk, too, from RISKY_ATTEMPTS on.
+    """
+    return now_ms + output_ttl_ms // 2
 
 
 def leaves(output: Any, path: str = ROOT) -> Iterator[tuple[str, Any]]:

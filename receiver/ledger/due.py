@@ -4,22 +4,28 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from receiver.core.output import OutputState
+from receiver.core.output import RISKY_ATTEMPTS, OutputState
 from receiver.ledger.tables import facts, outputs
 
 SPOOL_FACT = "spool."  # and the spool's name: when its worker was last at work, in milliseconds
 ABANDONED_MS = 120_000  # a worker tells of its spool every few seconds: after this silence others fetch anew
 
-_DUE = outputs.c.state == OutputState.PENDING
+_PENDING = outputs.c.state == OutputState.PENDING
 
 
 def vanishing(now: sa.ColumnElement[int]) -> sa.Select[Any]:
     """Due outputs of which nobody holds the bytes, earliest deadline first."""
     return (
         sa.select(outputs.c.id)
-        .where(_DUE, outputs.c.held_by == "", outputs.c.due_ms <= now)
+        .where(_PENDING, outputs.c.held_by == "", outputs.c.due_ms <= now)
         .order_by(outputs.c.expires_ms, outputs.c.id)
     )
+
+
+def at_risk(before_ms: int) -> sa.ColumnElement[bool]:
+    """Pending, its bytes in no spool, and about to vanish or long in trouble."""
+    soon = outputs.c.expires_ms < before_ms
+    return sa.and_(_PENDING, outputs.c.held_by == "", sa.or_(soon, outputs.c.attempts >= RISKY_ATTEMPTS))
 
 
 def held(now: sa.ColumnElement[int], spool: str) -> sa.Select[Any]:
@@ -33,7 +39,7 @@ def held(now: sa.ColumnElement[int], spool: str) -> sa.Select[Any]:
     )
     return (
         sa.select(outputs.c.id)
-        .where(_DUE, outputs.c.held_by != "", outputs.c.due_ms <= now)
+        .where(_PENDING, outputs.c.held_by != "", outputs.c.due_ms <= now)
         .where(sa.or_(outputs.c.held_by == spool, ~tended))
         .order_by(outputs.c.due_ms, outputs.c.id)
     )

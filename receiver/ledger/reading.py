@@ -10,6 +10,7 @@ from receiver.core.event import Event
 from receiver.core.output import Output, OutputState
 from receiver.core.prediction import Prediction
 from receiver.ledger import claims, rows
+from receiver.ledger.due import at_risk
 from receiver.ledger.nouns import Page, UpdateRow
 from receiver.ledger.paging import page
 from receiver.ledger.quarantine import held
@@ -131,14 +132,14 @@ class Reading(Room):
         *,
         state: OutputState | str | None = None,
         prediction_id: str | None = None,
-        expires_before_ms: int | None = None,
+        at_risk_before_ms: int | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> Page[Output]:
-        """Outputs, newest first. ValueError as in `deliveries`."""
+        """Outputs, newest first; those at risk when `at_risk_before_ms` is given. ValueError as in `deliveries`."""
         wanted = _where(sa.select(*rows.OUTPUT_COLUMNS), outputs, state=state, prediction_id=prediction_id)
-        if expires_before_ms is not None:
-            wanted = wanted.where(outputs.c.expires_ms < expires_before_ms)
+        if at_risk_before_ms is not None:
+            wanted = wanted.where(at_risk(at_risk_before_ms))
         async with self._database.read() as connection:
             return await page(connection, wanted, (outputs.c.id,), rows.output, after=after, limit=limit)
 

@@ -113,7 +113,7 @@ class Settling:
                 outputs.c.lease == claim.lease,
                 outputs.c.state == OutputState.PENDING,
             )
-            .values(lease=None, **values)
+            .values(**{"lease": None, "held_by": "", **values})
         )
         ours = settled.rowcount == 1
         if ours and done and claim.output.source.startswith("data:"):

@@ -20,6 +20,7 @@ class Metrics:
     attempts: Counter
     sizes: Histogram
     known: Gauge
+    at_risk: Gauge
     deadline: Gauge
     outcomes: dict[str, Counter] = field(default_factory=dict)
 
@@ -41,9 +42,14 @@ class Metrics:
             known=Gauge(
                 "outkeep_known", "What the ledger holds, by kind and state", ["kind", "state"], registry=registry
             ),
+            at_risk=Gauge(
+                "outkeep_outputs_at_risk",
+                "Pending outputs, not in the spool either, whose time is half over or that keep failing",
+                registry=registry,
+            ),
             deadline=Gauge(
                 "outkeep_next_deadline_seconds",
-                "Seconds until the first pending output vanishes; +Inf when nothing is pending",
+                "Seconds until the first output vanishes that is neither archived nor in the spool; +Inf for none",
                 registry=registry,
             ),
         )
@@ -74,6 +80,7 @@ class Metrics:
         self.known.labels("predictions", "open").set(counts["predictions_open"])
         self.known.labels("events", "unnumbered").set(counts["events_unnumbered"])
         self.known.labels("events", "told").set(counts["last_sequence"])
+        self.at_risk.set(counts["at_risk"])
         expires_ms = counts["pending_expires_ms"]
         self.deadline.set(float("inf") if expires_ms is None else (expires_ms - now_ms) / 1000)
         return generate_latest(self.registry)

@@ -12,11 +12,13 @@ from importlib.metadata import version
 from receiver.core.errors import LedgerOutdated, LedgerUnavailable, Misconfigured
 from receiver.core.files import FileRule
 from receiver.core.links import Links
+from receiver.core.output import risky_before_ms
 from receiver.flows.accept import Accept
 from receiver.flows.archive import Archive, Fetch, Seen
 from receiver.flows.asking import Patience
 from receiver.flows.conclude import Conclude
 from receiver.flows.create import Cancel, Create
+from receiver.flows.deadlines import Deadlines
 from receiver.flows.observe import Observe
 from receiver.flows.quarantine import Quarantine
 from receiver.flows.reconcile import Ask, Reconcile
@@ -25,6 +27,7 @@ from receiver.flows.replay import Replay
 from receiver.flows.rescue import Rescue
 from receiver.flows.schemas import Schemas
 from receiver.flows.sweep import Sweep
+from receiver.flows.tidy import Tidy
 from receiver.ledger.ledger import Ledger, migrate
 from receiver.replicate.client import Replicate
 from receiver.replicate.secrets import SigningSecrets
@@ -68,8 +71,14 @@ class House:
     relay: Relay
     reconcile: Reconcile
     sweep: Sweep
+    deadlines: Deadlines
+    tidy: Tidy
     rescue: Rescue
     replay: Replay
+
+    def risky_before_ms(self) -> int:
+        """Outputs that vanish before this are at risk, unless they are in the bucket or in a spool."""
+        return risky_before_ms(self.now_ms(), self.deadlines.output_ttl_ms)
 
     async def failing(self) -> list[str]:
         """What is down though webhooks still come in: bucket, replicate."""
@@ -168,6 +177,8 @@ def _furnished(
         conclude=_conclude(settings, outside, ask=ask, bell=bell),
         relay=Relay(ledger=ledger, ring=bell.ring),
         reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
+        deadlines=Deadlines(ledger=ledger, output_ttl_ms=int(settings.output_ttl_s * 1000), now_ms=now_ms),
+        tidy=Tidy(ledger=ledger, spool=outside.spool, now_ms=now_ms),
         sweep=sweep,
         rescue=Rescue(ledger=ledger, sweep=sweep, ring=bell.ring, now_ms=now_ms),
         replay=Replay(ledger=ledger, secrets=outside.signing, ring=bell.ring),

@@ -17,6 +17,7 @@ from receiver.runtime.wiring import House
 LOOK_EVERY_S = 5.0  # a ring from another process can get lost: nobody sleeps longer than this without looking
 TROUBLE_GAP_S = 1.0  # between tries while the ledger is down
 STOP_S = 8.0  # for work in hand at the end; what is not done by then is handed back
+TIDY_EVERY_S = 30.0  # well below ledger.due.ABANDONED_MS
 PRUNE_EVERY_S = 600.0
 PRUNED_MAX = 500  # rows in one small transaction
 DAY_MS = 86_400_000
@@ -45,6 +46,8 @@ class Worker:
             self._loop(Ring.EVENTS, house.relay.step, NUMBERED_MAX),
             self._loop(Ring.QUESTIONS, house.reconcile.step, QUESTIONS_MAX),
             self._every(LEASE_MS / 3000, house.archive.renew),
+            self._every(LOOK_EVERY_S, house.deadlines.step),
+            self._every(TIDY_EVERY_S, house.tidy.step),
             self._every(PRUNE_EVERY_S, self._prune),
         ]
         if house.settings.sweep_every_s:

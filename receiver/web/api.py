@@ -20,10 +20,6 @@ from receiver.runtime.wiring import House
 from receiver.web.parameters import ID, Parameters
 from receiver.web.problems import WrongParameter, json_answer, not_found
 
-AT_RISK_S = 900.0
-"""A pending output that vanishes within a quarter of an hour wants somebody to look; where outputs live for less than
-twice that, half their life does."""
-
 PARTS_MAX = 1000  # deliveries shown with one prediction; Replicate sends two for each
 
 SHOWN_BYTES_MAX = 1024 * 1024
@@ -127,16 +123,13 @@ class Api:
         wanted = self.house.ledger.list_outputs(
             state=OutputState.PENDING if at_risk else state,
             prediction_id=asked.text("prediction"),
-            expires_before_ms=self._risk_ms() if at_risk else None,
+            at_risk_before_ms=self.house.risky_before_ms() if at_risk else None,
             after=asked.text("after"),
             limit=asked.limit(),
         )
         page = await paged(wanted, "after")
         items: Sequence[Output] = page.items
         return listed([api_output(output, self.house.links) for output in items], page.next)
-
-    def _risk_ms(self) -> int:
-        return self.house.now_ms() + int(1000 * min(AT_RISK_S, self.house.settings.output_ttl_s / 2))
 
 
 async def paged(wanted: Awaitable[Any], name: str) -> Any:

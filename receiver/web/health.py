@@ -53,7 +53,8 @@ class Health:
         return json_answer({"status": DEGRADED, "failing": failing} if failing else {"status": OK})
 
     async def metrics(self, _: Request) -> Response:
-        counts = await self.house.ledger.counts()
+        ledger = self.house.ledger
+        counts = {**await ledger.counts(), "at_risk": await ledger.count_at_risk(self.house.risky_before_ms())}
         text = self.house.metrics.render(counts, now_ms=self.house.now_ms())
         return Response(text, headers={**NO_STORE, "Content-Type": CONTENT_TYPE})
 

@@ -190,7 +190,7 @@ async def test_outputs_are_listed_newest_first_by_state_and_by_deadline(ledger: 
     assert [(each.prediction_id, each.path) for each in first.items] == [("p2", "output"), ("p1", "output.1")]
     second = await ledger.list_outputs(limit=2, after=first.next)
     assert ([each.path for each in second.items], second.next) == (["output.0"], None)
-    assert len((await ledger.list_outputs(state="pending", expires_before_ms=20)).items) == 2
+    assert len((await ledger.list_outputs(state="pending", at_risk_before_ms=20)).items) == 2
     assert (await ledger.list_outputs(state="lost")).items == []
     assert len((await ledger.list_outputs(prediction_id="p2")).items) == 1
     both = await ledger.outputs_of(["p1", "p2", "p3"])

@@ -63,12 +63,13 @@ def test_metrics_tell_what_the_ledger_holds_and_what_happened():
     metrics.attempt("retry", 0)
     counts = {
         "deliveries": {"applied": 3}, "outputs": {"pending": 1}, "predictions_open": 2, "events_unnumbered": 0,
-        "last_sequence": 9, "pending_expires_ms": 61_000,
+        "last_sequence": 9, "pending_expires_ms": 61_000, "at_risk": 4,
     }  # fmt: skip
     told = metrics.render(counts, now_ms=1000).decode()
     assert 'outkeep_webhooks_total{outcome="accepted"} 1.0' in told
     assert 'outkeep_archive_attempts_total{outcome="retry"} 1.0' in told
     assert 'outkeep_known{kind="outputs",state="pending"} 1.0' in told
     assert "outkeep_next_deadline_seconds 60.0" in told
+    assert "outkeep_outputs_at_risk 4.0" in told
     assert "outkeep_output_bytes_sum 5000.0" in told
     assert "+Inf" in metrics.render(counts | {"pending_expires_ms": None}, now_ms=0).decode().splitlines()[-1]

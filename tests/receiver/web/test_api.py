@@ -205,5 +205,8 @@ async def test_outputs_at_risk_are_those_that_vanish_soon(build):
 
     await site.hear(told("p2", status="succeeded", output=url, completed_at=iso(site.clock())), "msg_2")
     assert len((await site.get("/api/outputs?at_risk=true")).json()["items"]) == 2
-    site.clock.ahead_ms = 46 * 60_000
+    site.clock.ahead_ms = 29 * 60_000
+    assert len((await site.get("/api/outputs?at_risk=true")).json()["items"]) == 2
+    site.clock.ahead_ms = 31 * 60_000
     assert len((await site.get("/api/outputs?at_risk=true")).json()["items"]) == 3
+    assert "outkeep_outputs_at_risk 3.0" in (await site.get("/metrics")).text

@@ -1,0 +1,39 @@
+"""The spool in order: what it holds is known to the ledger, what nobody needs is removed."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from receiver.core.output import OutputState
+from receiver.ledger.ledger import Ledger
+from storage.spool import Spool
+
+LINKS_MAX = 500  # asked about in one small transaction
+STRANGE_MS_MAX = 86_400_000  # a file of which the ledger knows nothing may be another ledger's, wrongly put here
+
+
+@dataclass(frozen=True, slots=True)
+class Tidy:
+    """Files in use, by us or by another process, are left alone."""
+
+    ledger: Ledger
+    spool: Spool
+    now_ms: Callable[[], int]
+
+    async def step(self) -> int:
+        """Look through the spool; gives how many files were removed."""
+        await self.ledger.tend_spool(self.spool.identity(), self.now_ms())
+        removed = await asyncio.to_thread(self.spool.sweep)
+        links = await asyncio.to_thread(self.spool.kept)
+        for start in range(0, len(links), LINKS_MAX):
+            removed += await self._part(links[start : start + LINKS_MAX])
+        return removed
+
+    async def _part(self, links: list[str]) -> int:
+        known = await self.ledger.in_spool(self.spool.identity(), links)
+        useless = [link for link in links if known.get(link, OutputState.PENDING) is not OutputState.PENDING]
+        strange_before_ms = self.now_ms() - STRANGE_MS_MAX
+        useless += [link for link in links if link not in known and self.spool.kept_ms(link) < strange_before_ms]
+        for link in useless:
+            await asyncio.to_thread(self.spool.remove, link)
+        return len(useless)
