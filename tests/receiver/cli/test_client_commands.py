@@ -96,6 +96,7 @@ def test_a_lost_output_is_status_1_with_its_reason(client, capsys):
         (["predict", "sandbox/image", "-i", "width=[]"], r"The service refused: .*width"),
         (["show", "nosuch"], r"Nothing is known of a prediction 'nosuch'"),
         (["show", "../predictions"], r"Nothing is known|The service refused"),
+        (["list", "--status", "nonsense"], r"The service refused: .*status.* one of starting, processing"),
         (["list", "--after", "nonsense"], r"The service refused: .*after"),
         (["list", "--created-after", "yesterday"], r"The service refused: .*created_after"),
         (["events", "--after", "nonsense"], r"The service refused: .*cursor"),
