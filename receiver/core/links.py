@@ -18,6 +18,11 @@ class Links:
         """Where Replicate calls us about one prediction."""
         return f"{self.public_url}/webhooks/replicate/{token}"
 
+    def token(self, webhook: object) -> str | None:
+        """The token in such an address, told back to us; None for any other."""
+        before, slash, token = webhook.rpartition("/") if isinstance(webhook, str) else ("", "", "")
+        return token if slash and token and f"{before}/{token}" == self.webhook(token) else None
+
     def api(self, path: str) -> str:
         """A path of Replicate's API (`/predictions/…`) as spoken by us."""
         return f"{self.public_url}/v1{path}"

@@ -13,7 +13,7 @@ from receiver.core.redact import redact
 from receiver.flows.observe import Observe
 from receiver.flows.upstream import bad_gateway, problem
 from receiver.ledger.ledger import Ledger
-from receiver.ledger.nouns import Intent
+from receiver.ledger.nouns import Intent, IntentState
 from receiver.replicate.client import Replicate
 from receiver.replicate.errors import ReplicateError
 from receiver.replicate.payload import Unreadable, read_update
@@ -24,6 +24,12 @@ WEBHOOK_EVENTS = ("start", "completed")
 # Replicate has room for one webhook, and that is ours. To drop the caller's without a word would lose what it was for.
 _WEBHOOK_FIELDS = ("webhook", "webhook_completed", "webhook_events_filter")
 NO_WEBHOOK = "Outkeep does not call webhooks of your own yet: leave `webhook` out and read GET /events instead."
+
+# Whoever asks again on its own would have, and pay for, two of them.
+MAYBE_MADE = (
+    "Replicate did not answer properly, and may have made the prediction all the same. If it has, it is kept and shows"
+    " up in the list of predictions: look there before you ask for another one."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +76,12 @@ class Create:
             told = await self._ask(path, self._with_webhook(body, token), cancel_after)
             update = read_update(told, source=Source.CREATE, received_ms=self.now_ms())
         except ReplicateError as error:
-            state = "unclear" if error.maybe_done else "rejected"
+            state = IntentState.UNCLEAR if error.maybe_done else IntentState.REJECTED
             await self.ledger.resolve_intent(token, state=state, prediction_id=None)
-            raise problem(error) from error
+            raise (bad_gateway(MAYBE_MADE) if error.maybe_done else problem(error)) from error
         except Unreadable as error:
-            await self.ledger.resolve_intent(token, state="unclear", prediction_id=None)
-            raise bad_gateway(error.reason) from error
+            await self.ledger.resolve_intent(token, state=IntentState.UNCLEAR, prediction_id=None)
+            raise bad_gateway(MAYBE_MADE) from error
         (prediction,) = await self.observe([update], key_name=key_name)
         await self.ledger.resolve_intent(token, state="known", prediction_id=prediction.id)
         return prediction

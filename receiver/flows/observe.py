@@ -76,10 +76,9 @@ class Observe:
         read = await self._read(waiting)
         async with self.ledger.transaction() as tx:
             ours = {delivery.id: delivery.token for delivery in await tx.take(waiting)}
-            names = await tx.key_names({token for token in ours.values() if token})
             heard = [each for each in read.heard if each.update.delivery_id in ours]
-            owners = [names.get(ours[each.update.delivery_id or ""] or "") for each in heard]
-            decisions, finished = await self._merge(tx, heard, owners)
+            tokens = [ours[each.update.delivery_id or ""] for each in heard]
+            decisions, finished = await self._merge(tx, heard, await self._owners(tx, heard, tokens))
             verdicts = [verdict for verdict in read.quarantined if verdict[0] in ours] + [
                 (each.update.delivery_id or "", decision.verdict, decision.reason, each.update.prediction_id)
                 for each, decision in zip(heard, decisions, strict=True)
@@ -96,7 +95,8 @@ class Observe:
             await self.schemas.learn(model, version)
         heard = await asyncio.to_thread(lambda: [self._sift(update) for update in updates])
         async with self.ledger.transaction() as tx:
-            decisions, finished = await self._merge(tx, heard, [key_name] * len(heard))
+            owners = await self._owners(tx, heard, [None] * len(heard))
+            decisions, finished = await self._merge(tx, heard, [owner or key_name for owner in owners])
         self._ring(decisions, finished)
         return [decision.prediction for decision in decisions]
 
@@ -130,6 +130,20 @@ class Observe:
 
     def _sift(self, update: Update) -> Sifted:
         return sift(update, replace(self.rule, by_schema=self.schemas.files(update)))
+
+    async def _owners(self, tx: Transaction, heard: Sequence[Sifted], tokens: Sequence[str | None]) -> list[str | None]:
+        """Which API keys made these predictions, as far as a token says: ours came back with the call, or is told.
+
+        From then on we know what became of the requests that the tokens were made for.
+        """
+        told = [
+            token or self.links.token(each.update.told.get("webhook"))
+            for each, token in zip(heard, tokens, strict=True)
+        ]
+        names = await tx.key_names({token for token in told if token})
+        pairs = zip(told, heard, strict=True)
+        await tx.explain({token: each.update.prediction_id for token, each in pairs if token in names})
+        return [names.get(token or "") for token in told]
 
     async def _merge(
         self, tx: Transaction, heard: Sequence[Sifted], owners: Sequence[str | None]

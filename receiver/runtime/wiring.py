@@ -19,6 +19,7 @@ from receiver.flows.asking import Patience
 from receiver.flows.conclude import Conclude
 from receiver.flows.create import Cancel, Create
 from receiver.flows.deadlines import Deadlines
+from receiver.flows.explain import Explain
 from receiver.flows.observe import Observe
 from receiver.flows.quarantine import Quarantine
 from receiver.flows.reconcile import Ask, Reconcile
@@ -74,6 +75,7 @@ class House:
     deadlines: Deadlines
     tidy: Tidy
     rescue: Rescue
+    explain: Explain
     replay: Replay
 
     def risky_before_ms(self) -> int:
@@ -180,6 +182,7 @@ def _furnished(
         deadlines=Deadlines(ledger=ledger, output_ttl_ms=int(settings.output_ttl_s * 1000), now_ms=now_ms),
         tidy=Tidy(ledger=ledger, spool=outside.spool, now_ms=now_ms),
         sweep=sweep,
+        explain=Explain(ledger=ledger, sweep=sweep, now_ms=now_ms),
         rescue=Rescue(ledger=ledger, sweep=sweep, ring=bell.ring, now_ms=now_ms),
         replay=Replay(ledger=ledger, secrets=outside.signing, ring=bell.ring),
     )
