@@ -1,8 +1,7 @@
 """Who is still taken when the disk is slow: nobody waits long for an answer, and who would have to hears so at once."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 WAIT_S_MAX = 1.5
@@ -82,39 +81,32 @@ class Admission:
         return max(0.0, mean_took_s - byte_s * mean_size, last_took_s - byte_s * last_size), byte_s
 
 
-@dataclass(eq=False, slots=True)
-class _Caller:
-    done: "asyncio.Future[bool]"
-    since_s: float
-
-
 class Callers:
     """Those who wait, in the order in which they came. Who waits too long is told so, whatever becomes of the rest."""
 
     def __init__(self, sorry: Callable[[], Exception]) -> None:
         self._sorry = sorry
-        self._waiting: deque[_Caller] = deque()
+        self._since_s: dict[asyncio.Future[bool], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, done: "asyncio.Future[bool]", now_s: float) -> None:
-        self._waiting.append(_Caller(done, now_s))
+        self._since_s[done] = now_s
         if self._timer is None:
             self._timer = done.get_loop().call_later(ANSWER_S_MAX, self._look)
 
-    def answered(self, count: int) -> None:
-        """That many from the front have heard."""
-        for _ in range(count):
-            self._waiting.popleft()
+    def answered(self, those: Iterable["asyncio.Future[bool]"]) -> None:
+        """They have heard."""
+        for done in those:
+            self._since_s.pop(done, None)
 
     def _look(self) -> None:
         self._timer = None
-        if not self._waiting:
-            return
-        loop = self._waiting[0].done.get_loop()
+        loop = asyncio.get_running_loop()
         now_s = loop.time()
-        for caller in self._waiting:
-            if caller.since_s + ANSWER_S_MAX > now_s:
-                self._timer = loop.call_at(caller.since_s + ANSWER_S_MAX, self._look)
+        for done, since_s in list(self._since_s.items()):
+            if since_s + ANSWER_S_MAX > now_s:
+                self._timer = loop.call_at(since_s + ANSWER_S_MAX, self._look)
                 return
-            if not caller.done.done():
-                caller.done.set_exception(self._sorry())
+            del self._since_s[done]
+            if not done.done():
+                done.set_exception(self._sorry())

@@ -18,6 +18,7 @@ from receiver.ledger.unbroken import unbroken
 WAITING_MAX = 4_096  # deliveries in memory; a disk that syncs in 10 ms takes that many in well under a second
 WAITING_BYTES_MAX = 128 * 2**20  # four bodies of the largest size that is taken
 BATCH_MAX = 512  # rows of one transaction: beyond this a longer one saves nothing
+LARGE_BYTES = 2**20  # from here on one delivery costs the disk what hundreds of usual ones do: one in each batch
 BATCH_BYTES_MAX = 32 * 2**20
 GIVE_UP_AFTER = 2  # failures in a row, one row each, after which it is not the rows that are wrong
 BEAT_S_MAX = 5.0  # a disk or a server that takes longer for one row is as good as down
@@ -40,6 +41,9 @@ class Committer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: deque[_Waiting] = deque()
+        self._large: deque[_Waiting] = deque()
+        self._came_bytes = 0  # of usual deliveries, as the loop counts them
+        self._went_bytes = 0  # likewise, as the thread does
         self._rows = 0
         self._bytes = 0
         self._admission = Admission()
@@ -89,7 +93,11 @@ class Committer:
         self._bytes += one.size
         self._admission.begun(now_s)
         self._callers.add(one.done, now_s)
-        self._waiting.append(one)
+        if one.size >= LARGE_BYTES:
+            self._large.append(one)
+        else:
+            self._came_bytes += one.size
+            self._waiting.append(one)
         self._wake.set()
         return one.done
 
@@ -99,17 +107,19 @@ class Committer:
         return half_full or self._admission.presses(asyncio.get_running_loop().time(), **self._ahead(0))
 
     def _ahead(self, size: int) -> dict[str, int]:
-        """What has to be committed until a newcomer of that size is."""
-        queued = len(self._waiting)
-        own = max(queued // BATCH_MAX, (self._bytes + size) // BATCH_BYTES_MAX) + 1
-        return {"batches": own + (self._rows > queued), "size": self._bytes + size}
+        """What has to be committed until a newcomer of that size is: a large one has a batch of its own each."""
+        queued, large = len(self._waiting), len(self._large)
+        own = 1 + (large if size >= LARGE_BYTES else queued // BATCH_MAX)
+        rest = self._bytes - (self._came_bytes - self._went_bytes)  # of what is being committed, and of large ones
+        before = self._bytes if size >= LARGE_BYTES else self._bytes - rest + rest // (large + 1) * min(2, large + 1)
+        return {"batches": own + (self._rows > queued + large), "size": before + size}
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting or not self._closed:
+        while self._waiting or self._large or not self._closed:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
+            while self._waiting or self._large:
                 async with self._database.committers_turn():
                     # Cancelled or not, the turn ends with the thread's work: nobody else may write meanwhile.
                     await unbroken(loop.run_in_executor(self._thread, self._drain, loop))
@@ -127,6 +137,9 @@ class Committer:
         while self._waiting and len(batch) < BATCH_MAX and (not batch or size < BATCH_BYTES_MAX):
             batch.append(self._waiting.popleft())
             size += batch[-1].size
+        self._went_bytes += size
+        if self._large:
+            batch.append(self._large.popleft())
         return batch
 
     def _tell(self, batch: Sequence[_Waiting], outcomes: Sequence[bool | Exception]) -> None:
@@ -134,7 +147,7 @@ class Committer:
         self._rows -= len(batch)
         self._bytes -= size
         self._admission.ended(size, asyncio.get_running_loop().time(), more=self._rows > 0)
-        self._callers.answered(len(batch))
+        self._callers.answered([one.done for one in batch])
         for one, outcome in zip(batch, outcomes, strict=True):
             if one.done.done():
                 continue

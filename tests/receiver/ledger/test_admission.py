@@ -103,13 +103,13 @@ async def test_who_waits_too_long_is_told_so_in_time_and_the_others_are_not(monk
     await asyncio.sleep(0.1)
     callers.add(third, loop.time())
     first.set_result(True)
-    callers.answered(1)
+    callers.answered([first])
     with pytest.raises(LedgerFull, match="late"):
         await second
     assert 0.15 < loop.time() - began_s < 0.29
     assert not third.done()
     third.set_result(True)
-    callers.answered(2)
+    callers.answered([third])
     await asyncio.sleep(0.2)
     assert callers._timer is None
 
