@@ -33,6 +33,7 @@ struct control {
   _Atomic int32_t at;     /* die before this one; 0 is never */
   _Atomic int32_t writes; /* writes into files are effects, too */
   _Atomic int32_t database; /* the port of PostgreSQL, or 0: then all bytes to it count */
+  _Atomic int32_t died;
   _Atomic int32_t count;
   char entries[ENTRIES_MAX][ENTRY_BYTES];
 };
@@ -57,6 +58,7 @@ static void effect(const char *what, const char *on) {
   int32_t number = atomic_fetch_add(&control->count, 1) + 1;
   if (number <= ENTRIES_MAX) snprintf(control->entries[number - 1], ENTRY_BYTES, "%s %s", what, on);
   if (at && number == at) {
+    atomic_store(&control->died, 1);
     syscall(SYS_kill, getpid(), SIGKILL);
     for (;;) pause();
   }

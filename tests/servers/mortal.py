@@ -12,7 +12,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".c")
 ENTRIES_MAX, ENTRY_BYTES = 8192, 120
-_HEAD = struct.Struct("=iiiii")  # armed, at, writes, database, count
+_HEAD = struct.Struct("=iiiiii")  # armed, at, writes, database, died, count
 
 
 @functools.cache
@@ -48,16 +48,25 @@ class Mortal:
 
     def arm(self, at: int = 0, *, writes: bool = False) -> None:
         """Count from now on; die right before effect number `at`, 0 for never. `writes` counts those into files, too."""
-        _HEAD.pack_into(self._shared, 0, 0, at, writes, self._database, 0)
-        self._shared[_HEAD.size :] = bytes(len(self._shared) - _HEAD.size)
+        self.forget()
+        _HEAD.pack_into(self._shared, 0, 0, at, writes, self._database, 0, 0)
         self._shared[:4] = struct.pack("=i", 1)
+
+    def forget(self) -> None:
+        """Count nothing, and know of nothing that was counted."""
+        self._shared[:] = bytes(len(self._shared))
 
     def disarm(self) -> None:
         self._shared[:4] = struct.pack("=i", 0)
 
     @property
+    def died(self) -> bool:
+        """Whether the process was killed since it was armed, or is about to be."""
+        return bool(_HEAD.unpack_from(self._shared)[4])
+
+    @property
     def count(self) -> int:
-        return int(_HEAD.unpack_from(self._shared)[4])
+        return int(_HEAD.unpack_from(self._shared)[5])
 
     def effects(self) -> list[str]:
         """What was counted, in its order: the call and the file, or the two ports."""

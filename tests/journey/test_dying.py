@@ -1,0 +1,113 @@
+"""Die anywhere: a real kill before every single effect of each way through the house, and nothing is lost."""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.journey.dying import Dying, dying
+from tests.journey.world import until
+from tests.servers import postgres
+from tests.servers.seaweedfs import SeaweedFS
+
+pytestmark = pytest.mark.timeout(900)
+LARGE_BYTES = 17_000_000  # goes through the spool, and to S3 in parts
+START_EFFECTS = 24  # of a start until it answers and has looked for what others made; what follows dies elsewhere
+
+
+@pytest.fixture(params=["sqlite and folder", "postgres and s3"])
+async def place(request: pytest.FixtureRequest, tmp_path):
+    environ = {}
+    if request.param == "postgres and s3":
+        seaweedfs: SeaweedFS = request.getfixturevalue("seaweedfs")
+        environ = seaweedfs.environ | {
+            "OUTKEEP_DATABASE_URL": await postgres.server().database(),
+            "OUTKEEP_BUCKET_URL": seaweedfs.url(),
+        }
+    async with dying(tmp_path, **environ) as made:
+        yield made
+
+
+async def create(place: Dying, model: str, **given) -> str:
+    prediction_id = await place.world.create(f"sandbox/{model}", **given)
+    place.proof.acknowledged.add(prediction_id)
+    return prediction_id
+
+
+async def archived(place: Dying, prediction_id: str) -> None:
+    await until(lambda: place.reader.archived(prediction_id))
+
+
+async def completed(place: Dying, prediction_id: str) -> None:
+    """Until Replicate is done; its webhooks are told to be late."""
+    await until(lambda: place.world.sandbox.sandbox.predictions[prediction_id].final)
+
+
+async def creating(place: Dying, word: str) -> None:
+    """The whole of the main job: create, webhooks, fetch, bucket, manifest, feed."""
+    place.arm()
+    await archived(place, await create(place, "image", prompt=word))
+
+
+async def spooling(place: Dying, word: str) -> None:
+    """A large file, from the last webhook on: to the spool, and in parts to the bucket."""
+    given = {"bytes": LARGE_BYTES, "prompt": word, "sandbox": {"webhook": "delay:0.3"}}
+    prediction_id = await create(place, "big", **given)
+    await completed(place, prediction_id)
+    place.arm()
+    await archived(place, prediction_id)
+
+
+async def unpacking(place: Dying, word: str) -> None:
+    """A file that comes within the webhook itself."""
+    prediction_id = await create(place, "data-uri", prompt=word, sandbox={"webhook": "delay:0.3"})
+    await completed(place, prediction_id)
+    place.arm()
+    await archived(place, prediction_id)
+
+
+async def asking(place: Dying, word: str) -> None:
+    """No webhook ever comes: reconcile asks."""
+    prediction_id = await create(place, "numbers", prompt=word, sandbox={"webhook": "never"})
+    place.arm()
+    await archived(place, prediction_id)
+
+
+async def canceling(place: Dying, word: str) -> None:
+    """Canceled while it runs."""
+    prediction_id = await create(place, "image", prompt=word, sandbox={"duration_s": 60})
+    place.arm()
+    await place.world.http.post(f"/v1/predictions/{prediction_id}/cancel")
+    await archived(place, prediction_id)
+
+
+async def ending(place: Dying, word: str) -> None:
+    """Asked to end with a fetch under way, which it finishes."""
+    prediction_id = await create(place, "image", prompt=word, sandbox={"files": ["stall:0.5"]})
+    await until(lambda: any(file.served for file in place.world.sandbox.sandbox.predictions[prediction_id].artifacts))
+    place.arm()
+    place.process.send_signal(signal.SIGTERM)
+    assert await place.process.wait() in (0, -signal.SIGKILL)
+
+
+async def starting(place: Dying, word: str) -> None:
+    """Started with all sorts of work left over, and with something that was made elsewhere meanwhile."""
+    await asyncio.gather(
+        create(place, "layers", prompt=f"left {word}", sandbox={"files": ["slow:0.2"]}),
+        create(place, "big", prompt=f"big {word}", bytes=LARGE_BYTES),
+    )
+    await asyncio.sleep(0.01 * (place.words % 10))
+    place.process.kill()
+    await place.process.wait()
+    await place.world.create_elsewhere("sandbox/numbers", prompt=f"elsewhere {word}")
+    place.arm()
+    await place.serve()
+    await until(lambda: all(place.reader.archived(one) for one in place.world.sandbox.sandbox.predictions))
+
+
+async def test_dying_before_any_effect_of_the_main_job_loses_nothing(place):
+    await place.die_everywhere(creating)
+
+
+async def test_dying_before_any_effect_of_a_large_file_loses_nothing(place):
+    await place.die_everywhere(spooling)
