@@ -2,31 +2,37 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from receiver.core.files import FileRule, schema_files
 from receiver.core.output import leaves
 from receiver.core.prediction import Update
 from receiver.replicate.client import Replicate
-from receiver.replicate.errors import ReplicateError
+from receiver.replicate.errors import NotFound, Rejected, ReplicateError
 
 SCHEMAS_MAX = 256  # models whose schema is kept in memory
-LEARN_S_MAX = 5.0  # for one of them: deliveries wait to be read meanwhile
+LEARN_S_MAX = 5.0  # for one of them: deliveries wait to be read meanwhile …
+TROUBLE_S = 120.0  # … so after one that could not be had none is asked for: nobody waits twice in this time
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Schemas:
-    """Models' OpenAPI schemas. One that Replicate does not give (hidden, unreachable …) counts as saying nothing."""
+    """Models' OpenAPI schemas. One that there is not (a hidden version …) counts as saying nothing; so do, for a while,
+    all that are not known when Replicate does not answer. `clock` gives seconds that never go back.
+    """
 
     replicate: Replicate
+    clock: Callable[[], float]
+    _trouble_until_s: float = -inf
     _known: OrderedDict[tuple[str, str], Mapping[str, Any]] = field(default_factory=OrderedDict)
 
     def missing(self, update: Update, rule: FileRule) -> tuple[str, str] | None:
         """The model and version whose schema must be learned before this update can be judged, or None."""
         name = _name(update)
-        if name in self._known:
+        if name in self._known or self.clock() < self._trouble_until_s:
             return None
         output = update.told.get("output")
         foreign = any(isinstance(leaf, str) and rule.is_foreign(leaf) for _, leaf in leaves(output))
@@ -38,12 +44,15 @@ class Schemas:
         return schema_files(update.told.get("output"), schema) if schema else frozenset()
 
     async def learn(self, model: str, version: str) -> None:
-        """Ask Replicate once; afterwards the schema is known, if only as an empty one."""
+        """Ask Replicate once; afterwards nothing is `missing`: the schema is known, or will be asked for later."""
         try:
             async with asyncio.timeout(LEARN_S_MAX):
                 schema = await self._ask(model, version)
-        except (ReplicateError, TimeoutError):
+        except (NotFound, Rejected):
             schema = {}
+        except (ReplicateError, TimeoutError):
+            self._trouble_until_s = self.clock() + TROUBLE_S
+            return
         self._known[model, version] = schema
         while len(self._known) > SCHEMAS_MAX:
             self._known.popitem(last=False)

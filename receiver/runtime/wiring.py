@@ -195,7 +195,7 @@ def _observe(
         ledger=ledger,
         links=links,
         rule=FileRule(outside.hosts.allows),
-        schemas=Schemas(outside.replicate),
+        schemas=Schemas(outside.replicate, clock=time.monotonic),
         patience=patience,
         output_ttl_ms=int(settings.output_ttl_s * 1000),
         link=link,
