@@ -10,6 +10,7 @@ import httpx
 from receiver.core.output import RISKY_ATTEMPTS, OutputState
 from receiver.flows.deadlines import LINES_MAX
 from receiver.flows.tidy import STRANGE_MS_MAX
+from tests.servers.gate import MUTE, SHUT, gate
 
 HALF_MS = 1_800_000
 
@@ -179,3 +180,25 @@ def kept(home, name: str):
     file.keep({"size": 3}, durable=False)
     file.close()
     return file.path
+
+
+async def test_a_bucket_that_says_nothing_holds_one_place_and_no_more(build, monkeypatch):
+    with gate(9) as door:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{door.port}")
+        home = await build(OUTKEEP_BUCKET_URL="s3://bucket")
+        made = await settled_by_replicate(home, *"abcdefgh")
+        door.turn(SHUT)
+        await home.house.archive.step(1)
+        door.turn(MUTE)
+        home.clock.ahead_ms += 1_000
+        tasks = await home.house.archive.start(8)
+        _, waiting = await asyncio.wait(tasks, timeout=10)
+        assert (len(tasks), len(waiting)) == (8, 1)
+        home.clock.ahead_ms += 1_000
+        assert await home.house.archive.start(8) == []  # nobody else goes there meanwhile
+        held = [output.held_by for output in [await only(home, each) for each in made]]
+        assert held == [home.house.archive.spool.identity()] * 8
+        door.turn(SHUT)
+        await asyncio.wait(waiting)
