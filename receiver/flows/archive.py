@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -68,7 +68,11 @@ class Archive:
     async def start(self, limit: int) -> list[asyncio.Task[None]]:
         """Claim up to `limit` outputs and begin with them; gives a task for each."""
         claims = await self.ledger.claim_outputs(
-            limit, lease_ms=LEASE_MS, spool=self.spool.identity(), held_max=self.outage.room(limit)
+            limit,
+            lease_ms=LEASE_MS,
+            spool=self.spool.identity(),
+            held_max=self.outage.room(limit),
+            besides=self.leases.keys(),
         )
         return [self._begin(claim) for claim in sorted(claims, key=lambda claim: not claim.output.held_by)]
 
@@ -78,14 +82,11 @@ class Archive:
         task.add_done_callback(lambda _: self.leases.pop(claim.lease, None))
         return task
 
-    async def renew(self) -> None:
-        """Keep what we are working on ours; stop working on what is not ours any more."""
-        mine = dict(self.leases)
-        if mine:
-            kept = await self.ledger.renew(list(mine), lease_ms=LEASE_MS)
-            for lease in mine.keys() - kept:
-                if lease in self.leases:  # else it was settled while we asked
-                    mine[lease].cancel()
+    def drop(self, leases: Collection[str]) -> None:
+        """Stop working on what another worker has claimed meanwhile."""
+        for lease in leases:
+            if lease in self.leases:
+                self.leases[lease].cancel()
 
     async def _one(self, claim: OutputClaim, *, store: bool) -> None:
         started_ms = self.now_ms()

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from receiver.core.errors import UpstreamError
 from receiver.core.event import Event
@@ -36,11 +36,19 @@ class Conclude:
     now_ms: Callable[[], int]
     version: str
     ring: Callable[..., None]
+    leases: set[str] = field(default_factory=set)
 
     async def step(self, limit: int = MANIFESTS_MAX) -> int:
         """Gives how many were tried; one whose bucket is down becomes due again with its lease."""
         claims = await self.ledger.claim_manifests(limit, lease_ms=LEASE_MS)
-        await asyncio.gather(*map(self._one, claims))
+        self.leases.update(claim.lease for claim in claims)
+        try:
+            await asyncio.gather(*map(self._one, claims))
+        except asyncio.CancelledError:
+            await asyncio.shield(self.ledger.hand_back([claim.lease for claim in claims]))
+            raise
+        finally:
+            self.leases.difference_update(claim.lease for claim in claims)
         return len(claims)
 
     async def _one(self, claim: ManifestClaim) -> None:

@@ -15,7 +15,8 @@ from receiver.replicate.errors import NotFound, ReplicateError
 from receiver.replicate.payload import Unreadable, read_update
 
 QUESTIONS_MAX = 16  # asked at once: far below Replicate's 3,000 a minute
-LEASE_MS = 30_000  # a question that got no answer by then is asked again
+LEASE_MS = 15_000  # a question that got no answer by then is asked again
+QUESTION_S_MAX = 14.0  # for one answer: when its lease ends, nobody is still waiting for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,21 @@ class Reconcile:
     async def step(self, limit: int = QUESTIONS_MAX) -> int:
         """Gives the number of predictions that Replicate was asked about; one without an answer becomes due again."""
         due = await self.ledger.claim_questions(limit, lease_ms=LEASE_MS)
-        await asyncio.gather(*map(self._one, due))
+        waiting = {prediction.id for prediction in due}
+        try:
+            await asyncio.gather(*(self._one(prediction, waiting) for prediction in due))
+        except asyncio.CancelledError:
+            await asyncio.shield(self.ledger.hand_back_questions(waiting))
+            raise
         return len(due)
 
-    async def _one(self, prediction: Prediction) -> None:
+    async def _one(self, prediction: Prediction, waiting: set[str]) -> None:
         try:
-            known = await self.ask(prediction.id)
-        except UpstreamError:
-            return  # the claim moved its due time: it will be asked again
+            async with asyncio.timeout(QUESTION_S_MAX):
+                known = await self.ask(prediction.id)
+        except (UpstreamError, TimeoutError):
+            known = prediction  # the claim moved its due time: it will be asked again
+        waiting.discard(prediction.id)
         if known is None:
             async with self.ledger.transaction() as tx:
                 now_known = (await tx.lock([prediction.id])).get(prediction.id)

@@ -1,6 +1,6 @@
 """Work that is due: claimed for the length of a lease, renewed, handed back. Settling is the transaction's."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,17 +48,24 @@ class Claims(Room):
             return [rows.delivery(row, bytes(row.body)) for row in found]
 
     async def claim_outputs(
-        self, limit: int, *, lease_ms: int, spool: str = "", held_max: int | None = None
+        self,
+        limit: int,
+        *,
+        lease_ms: int,
+        spool: str = "",
+        held_max: int | None = None,
+        besides: Collection[str] = (),
     ) -> list[OutputClaim]:
         """Due outputs, earliest deadline first, ours for `lease_ms`; then up to `held_max` of those whose bytes are in
         `spool` already: nothing takes them away. The attempt is counted now: a fetch that kills its worker never gets
-        to report.
+        to report. What we hold under the leases `besides` is passed by, run out or not: we are still at work on it.
         """
         now = self._database.clock.now()
         async with self._database.write() as connection:
-            claimed = await self._claim(connection, vanishing(now), limit, lease_ms)
+            free = sa.or_(outputs.c.lease.is_(None), outputs.c.lease.not_in(list(besides)))
+            claimed = await self._claim(connection, vanishing(now).where(free), limit, lease_ms)
             if (room := min(limit - len(claimed), limit if held_max is None else held_max)) > 0:
-                claimed += await self._claim(connection, held(now, spool), room, lease_ms)
+                claimed += await self._claim(connection, held(now, spool).where(free), room, lease_ms)
             if not claimed:
                 return []
             uris = await _uris(connection, [row.id for row in claimed if row.source.startswith("data:")])
@@ -139,21 +146,19 @@ class Claims(Room):
         return [rows.prediction(row) for row in sorted(claimed, key=lambda row: (row.heard_ms, row.id))]
 
     async def renew(self, leases: Sequence[str], *, lease_ms: int) -> set[str]:
-        """Hold claims for `lease_ms` from now; gives those that are still ours. The rest were claimed by another."""
+        """Hold claims for `lease_ms` from now; gives those that are still ours. The rest were claimed by another.
+
+        Waits for nobody: what a transaction has in hand, ours or another's, is left until the next time.
+        """
         if not leases:
             return set()
         until = self._database.clock.now() + lease_ms
+        file, manifest = outputs.c.lease, predictions.c.manifest_lease
+        ours = sa.union(*(sa.select(lease).where(lease.in_(list(leases))) for lease in (file, manifest)))
         async with self._database.write() as connection:
-            files = await connection.execute(
-                _leased(outputs, outputs.c.lease, leases).values(due_ms=until).returning(outputs.c.lease)
-            )
-            ours = set(files.scalars())
-            manifests = await connection.execute(
-                _leased(predictions, predictions.c.manifest_lease, leases)
-                .values(manifest_due_ms=until)
-                .returning(predictions.c.manifest_lease)
-            )
-            return ours | set(manifests.scalars())
+            await connection.execute(_leased(outputs, file, leases, passing=True).values(due_ms=until))
+            await connection.execute(_leased(predictions, manifest, leases, passing=True).values(manifest_due_ms=until))
+            return set((await connection.execute(ours)).scalars())
 
     async def hand_back(self, leases: Sequence[str]) -> None:
         """Give claims up: they are due at once, and the attempt does not count. Others' claims are left alone."""
@@ -170,6 +175,17 @@ class Claims(Room):
                 _leased(predictions, predictions.c.manifest_lease, leases).values(
                     manifest_due_ms=now, manifest_lease=None
                 )
+            )
+
+    async def hand_back_questions(self, prediction_ids: Collection[str]) -> None:
+        """Have these asked about at once, by whoever comes next."""
+        if not prediction_ids:
+            return
+        async with self._database.write() as connection:
+            await connection.execute(
+                sa.update(predictions)
+                .where(predictions.c.id.in_(list(prediction_ids)), predictions.c.final.is_(sa.false()))
+                .values(ask_due_ms=self._database.clock.now())
             )
 
     async def free_leases(self) -> None:
@@ -234,7 +250,10 @@ async def _predictions(connection: AsyncConnection, prediction_ids: set[str]) ->
     return {row.id: rows.prediction(row) for row in found}
 
 
-def _leased(table: sa.Table, lease: sa.Column[Any], leases: Sequence[str]) -> sa.Update:
-    """An update of the rows under these leases, locked in one order so that two of these never wait for each other."""
-    mine = sa.select(table.c.id).where(lease.in_(list(leases))).order_by(table.c.id).with_for_update().cte("mine")
+def _leased(table: sa.Table, lease: sa.Column[Any], leases: Sequence[str], *, passing: bool = False) -> sa.Update:
+    """An update of the rows under these leases, locked in one order so that two of these never wait for each other;
+    `passing`: of those that nobody has locked.
+    """
+    held = sa.select(table.c.id).where(lease.in_(list(leases))).order_by(table.c.id)
+    mine = held.with_for_update(skip_locked=passing).cte("mine")
     return sa.update(table).where(table.c.id.in_(sa.select(mine.c.id)))

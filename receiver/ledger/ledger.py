@@ -17,6 +17,7 @@ from receiver.ledger.committer import Committer
 from receiver.ledger.database import Database, Dialect
 from receiver.ledger.feed import Feed
 from receiver.ledger.intents import Intents
+from receiver.ledger.keeping import Keeping
 from receiver.ledger.pruning import Pruning
 from receiver.ledger.quarantine import Quarantine
 from receiver.ledger.reading import Reading
@@ -25,7 +26,7 @@ from receiver.ledger.spooling import Spooling
 from receiver.ledger.transaction import Transaction
 
 
-class Ledger(Claims, Feed, Reading, Spooling, Intents, Pruning, Quarantine, Rescuing, Bells):
+class Ledger(Claims, Keeping, Feed, Reading, Spooling, Intents, Pruning, Quarantine, Rescuing, Bells):
     """One ledger for the whole process. Every verb may raise LedgerUnavailable; then nothing was promised."""
 
     def __init__(self, database: Database) -> None:

@@ -45,17 +45,21 @@ class Worker:
             self._loop(Ring.MANIFESTS, house.conclude.step, MANIFESTS_MAX),
             self._loop(Ring.EVENTS, house.relay.step, NUMBERED_MAX),
             self._loop(Ring.QUESTIONS, house.reconcile.step, QUESTIONS_MAX),
-            self._every(LEASE_MS / 3000, house.archive.renew),
             self._every(LOOK_EVERY_S, house.deadlines.step),
             self._every(TIDY_EVERY_S, house.tidy.step),
             self._every(PRUNE_EVERY_S, self._prune),
         ]
         if house.settings.sweep_every_s:
             loops.append(self._every(house.settings.sweep_every_s, house.sweep.step))
-        async with asyncio.TaskGroup() as group:
+        keeping = house.ledger.keeping(self._leases, lease_ms=LEASE_MS, lost=house.archive.drop)
+        async with keeping, asyncio.TaskGroup() as group:
             group.create_task(self._archive_loop())
             tasks = [group.create_task(loop) for loop in loops]
             group.create_task(self._cut_short(tasks))
+
+    def _leases(self) -> list[str]:
+        """Of all that is in hand. Called in another thread: copying is one act of the interpreter."""
+        return [*self._house.archive.leases, *self._house.conclude.leases]
 
     async def _cut_short(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         """End what waits for Replicate or a bucket in the midst of a step; its work becomes due again by itself."""

@@ -180,19 +180,26 @@ async def test_whoever_wakes_after_losing_its_lease_settles_nothing(home):
     assert (await types(home, known.id)).count("output.archived") == 1
 
 
-async def test_renewing_stops_work_that_is_not_ours_any_more(home):
+async def test_work_that_another_worker_has_claimed_is_stopped(home):
     known = await home.create(sandbox={"files": ["slow:5"]})
     await _until_final(home, known.id)
     (task,) = await home.house.archive.start(8)
-    home.clock.ahead_ms += 10_000
-    await home.house.archive.renew()
-    home.clock.ahead_ms += 10_000
-    assert await home.house.ledger.claim_outputs(8, lease_ms=15_000) == []
-    home.clock.ahead_ms += 16_000
-    await home.house.ledger.claim_outputs(8, lease_ms=15_000)
-    await home.house.archive.renew()
+    home.house.archive.drop(["of another", *home.house.archive.leases])
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()
+
+
+async def test_a_process_that_stood_still_does_not_take_its_own_work_from_itself(home):
+    known = await home.create("sandbox/four-images", sandbox={"files": ["slow:1"] * 4})
+    await _until_final(home, known.id)
+    tasks = await home.house.archive.start(3)
+    home.clock.ahead_ms += 31_000  # two leases in which nothing was renewed
+    more = await home.house.archive.start(8)
+    assert (len(tasks), len(more)) == (3, 1)
+    await asyncio.wait([*tasks, *more])
+    assert [output.attempts for output in await home.house.ledger.outputs(known.id)] == [1] * 4
+    await home.finish(known.id)
+    assert (await types(home, known.id)).count("output.archived") == 4
 
 
 async def test_work_that_is_broken_off_is_handed_back_at_once(home):
