@@ -18,13 +18,20 @@ ONE_PROCESS = (
 
 
 async def serve(
-    settings: Settings, stop: asyncio.Event, *, with_worker: bool, on_listening: Callable[[House], None]
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    with_worker: bool,
+    on_listening: Callable[[House], None],
+    sweep_since: str | None = None,
 ) -> None:
-    """The web and, from the moment it listens, the worker, until `stop`.
+    """The web and, from the moment it listens, the worker, until `stop`. `sweep_since` as `Sweep.look_back` takes it.
 
     Raises Misconfigured, LedgerUnavailable; LedgerBroken also later, when the disk fails, and then within ten seconds.
     """
     async with open_house(settings) as house:
+        if sweep_since is not None:
+            await house.sweep.look_back(sweep_since)
         listening = asyncio.Event()
 
         def heard(_host: str, _port: int) -> None:
@@ -42,10 +49,14 @@ async def serve(
         await together(stop, works)
 
 
-async def work(settings: Settings, stop: asyncio.Event, *, on_working: Callable[[House], None]) -> None:
-    """A worker alone, until `stop`. Raises Misconfigured, LedgerUnavailable."""
+async def work(
+    settings: Settings, stop: asyncio.Event, *, on_working: Callable[[House], None], sweep_since: str | None = None
+) -> None:
+    """A worker alone, until `stop`; `sweep_since` as for `serve`. Raises Misconfigured, LedgerUnavailable."""
     refuse_sqlite(settings)
     async with open_house(settings) as house:
+        if sweep_since is not None:
+            await house.sweep.look_back(sweep_since)
         on_working(house)
         await together(stop, [Worker(house).run(stop), mirror(house, stop)])
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from functools import partial
 from typing import Any
 
@@ -99,5 +100,19 @@ async def test_a_rescue_needs_a_service_a_known_span_and_the_scope_to_do_so(star
     assert (status, "OUTKEEP_KEY" in err) == (1, True)
     world.environ["OUTKEEP_KEY"] = key
     status, _, err = await rescue(world, "--since", "yesterday")
-    assert (status, "90m, 6h or 2d" in err) == (1, True)
+    assert (status, "90m, 6h, 2d" in err) == (2, True)
     assert (await rescue(world))[0] == 0
+
+
+async def test_a_start_looks_back_as_far_as_it_is_told(anywhere):
+    world: World = await anywhere(OUTKEEP_OUTPUT_TTL_S="1", OUTKEEP_SWEEP_EVERY_S="3600")
+    missed = await world.create_elsewhere("sandbox/numbers")
+    await until(partial(ended, world, missed))
+    await asyncio.sleep(1.5)
+    process = await world.serve()
+    found = await world.create_elsewhere("sandbox/numbers")
+    await world.kill(process, signal.SIGTERM)
+    await world.serve("--sweep-since", "1h")
+    for number in (missed, found):
+        known = await world.archived(number)
+        assert {update["source"] for update in known["updates"]} <= {"sweep", "poll"}

@@ -11,6 +11,7 @@ import click
 from receiver.cli.environment import environment
 from receiver.cli.frame import FAILED, command
 from receiver.cli.showing import FOLDED, ID, SHORT, as_json, plain, say, table
+from receiver.cli.since import METAVAR, moment_told
 
 LOOK_EVERY_S = 0.5
 LOOKS_AT_ONCE = 8  # at predictions: the service has others to serve
@@ -44,7 +45,12 @@ class _Going:
 
 @command("rescue", ["outkeep rescue", "outkeep rescue --since 6h", "outkeep rescue --json | jq .gone"])
 @click.option(
-    "--since", metavar="WHEN", default="1h", show_default=True, help="Look back so far: 90m, 6h, 2d, or a moment."
+    "--since",
+    metavar=METAVAR,
+    callback=moment_told,
+    default="1h",
+    show_default=True,
+    help="Look back so far: 90m, 6h, 2d, or a moment.",
 )
 @click.option("--json", "whole", is_flag=True, help="Print what came of it as JSON.")
 def run(since: str, *, whole: bool) -> int:

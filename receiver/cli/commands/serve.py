@@ -8,6 +8,7 @@ import click
 
 from receiver.cli.environment import environment
 from receiver.cli.frame import command
+from receiver.cli.since import METAVAR, moment_told
 
 if TYPE_CHECKING:
     from receiver.runtime.wiring import House
@@ -15,13 +16,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("outkeep")
 
 
-@command("serve", ["outkeep serve", "outkeep serve --port 9000", "OUTKEEP_LOG_FORMAT=json outkeep serve --no-worker"])
+@command(
+    "serve",
+    [
+        "outkeep serve",
+        "outkeep serve --port 9000",
+        "outkeep serve --sweep-since 6h",
+        "OUTKEEP_LOG_FORMAT=json outkeep serve --no-worker",
+    ],
+)
 @click.option("--host", metavar="ADDRESS", help="Listen here instead of on OUTKEEP_HOST.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Listen here instead of on OUTKEEP_PORT; 0 is any free one."
 )
 @click.option("--no-worker", is_flag=True, help="Serve only; `outkeep work` does the rest (needs a Postgres ledger).")
-def run(host: str | None, port: int | None, *, no_worker: bool) -> None:
+@click.option(
+    "--sweep-since", metavar=METAVAR, callback=moment_told, help="Sweep back so far at first: 90m, 6h, 2d, a moment."
+)
+def run(host: str | None, port: int | None, sweep_since: str | None, *, no_worker: bool) -> None:
     """Run the service: web and worker in one process, set up by environment and .env (see the README)."""
     from receiver.cli import running
     from receiver.runtime import logs, settings
@@ -43,7 +55,8 @@ def run(host: str | None, port: int | None, *, no_worker: bool) -> None:
         log.warning("%s", sentence)
 
     async def main(stop: asyncio.Event) -> None:
-        await house.serve(checked, stop, with_worker=not no_worker, on_listening=_tell)
+        worker = not no_worker
+        await house.serve(checked, stop, with_worker=worker, sweep_since=sweep_since, on_listening=_tell)
 
     running.run(main)
 
