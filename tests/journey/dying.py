@@ -20,7 +20,7 @@ EVERY_WRITE = os.environ.get("OUTKEEP_PROOF") == "full"  # those into files and 
 QUIET_S = 0.1  # without any effect: then a way is at its end
 AGAIN_MAX = 3  # tries to die before an effect whose number has changed meanwhile
 LEASES_MS = 15_000  # what a dead process leaves claimed on Postgres
-SETTINGS = {
+SETTINGS: dict[str, str] = {
     "OUTKEEP_RECONCILE_AFTER_S": "2",
     "COVERAGE_PROCESS_CONFIG": "",  # who is killed has nothing to tell, and starts sooner
     "COVERAGE_PROCESS_START": "",
@@ -148,7 +148,9 @@ async def dying(folder: Path, **environ: str) -> AsyncIterator[Dying]:
     url = environ.get("OUTKEEP_DATABASE_URL", "")
     database = (urlsplit(url).port or 0) if url.startswith("postgresql") else 0
     mortal = Mortal(folder, database=0 if EVERY_WRITE else database)
-    async with world(folder, options=Options(seed=7, speed=0.01), **(SETTINGS | environ | mortal.environ)) as made:
+    async with world(
+        folder, options=Options(seed=7, speed=0.01), **(SETTINGS | environ | dict(mortal.environ))
+    ) as made:
         ports = {
             str(urlsplit(made.sandbox.url).port): "Replicate",
             str(database): "Postgres",

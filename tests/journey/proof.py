@@ -29,7 +29,7 @@ class Bucket:
         if self.folder is None:
             self.name, _, self.prefix = url.removeprefix("s3://").partition("/")
             credentials = (place.environ["AWS_ACCESS_KEY_ID"], place.environ["AWS_SECRET_ACCESS_KEY"])
-            self._s3 = botocore.session.Session().create_client(
+            self._s3: Any = botocore.session.Session().create_client(
                 "s3", "us-east-1", endpoint_url=place.environ["AWS_ENDPOINT_URL_S3"],
                 aws_access_key_id=credentials[0], aws_secret_access_key=credentials[1],
             )  # fmt: skip
@@ -101,6 +101,7 @@ class Proof:
 
     world: World
     reader: Reader
+    patience_s: float = SETTLED_S
     _proved: set[str] = field(default_factory=set)
     acknowledged: set[str] = field(default_factory=set)  # ids that a create was answered with
 
@@ -120,8 +121,7 @@ class Proof:
         assert self.acknowledged <= {told["id"] for told in made}
         words = Counter(str(told["input"].get("prompt") or told["input"].get("bytes")) for told in made)
         assert max(words.values()) == 1, f"made twice: {words.most_common(3)}"
-        known = (await self._get("/api/predictions", limit="1000"))["items"]
-        assert {one["id"] for one in known} == {told["id"] for told in made}
+        assert await self._known() == {told["id"] for told in made}
         await self._feed()
         kept = await self._listed({told["id"] for told in made})
         assert await asyncio.to_thread(self.reader.bucket.keys) == kept
@@ -134,7 +134,7 @@ class Proof:
     async def _kept(self, told: dict[str, Any]) -> None:
         """I1, I2 and I3 for one prediction; the manifest says what the ledger says."""
         try:
-            await until(lambda: self.reader.archived(told["id"]), patience_s=SETTLED_S)
+            await until(lambda: self.reader.archived(told["id"]), patience_s=self.patience_s)
         except TimeoutError:
             known = await self.world.prediction(told["id"])
             raise AssertionError(f"never told as archived: {known or told}") from None
@@ -168,7 +168,8 @@ class Proof:
         return known
 
     async def _manifest(self, known: dict[str, Any]) -> None:
-        manifest = json.loads(await asyncio.to_thread(self.reader.bucket.read, known["manifest_key"]) or b"{}")
+        written = await asyncio.to_thread(self.reader.bucket.read, known["manifest_key"])
+        manifest = json.loads(written or b"{}")
         assert manifest["prediction"]["status"] == known["status"]
         for name in ("path", "state", "key", "size", "sha256", "content_type", "attempts", "archived_at"):
             told = [output[name] for output in manifest["outputs"]]
@@ -206,10 +207,16 @@ class Proof:
         assert len(set(keys)) == len(keys)
         return set(keys)
 
-    async def _get(self, path: str, **query: str) -> dict[str, Any]:
-        answer = await self.world.http.get(path, params=query)
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+    async def _known(self) -> set[str]:
+        """The ids of all predictions that the service tells of."""
+        ids: set[str] = set()
+        after = ""
+        while True:
+            query = {"limit": "100", "after": after} if after else {"limit": "100"}
+            page = (await self.world.http.get("/api/predictions", params=query)).json()
+            ids |= {item["id"] for item in page["items"]}
+            if not (after := page["next"]):
+                return ids
 
 
 def _fact(event: dict[str, Any]) -> tuple[Any, ...]:

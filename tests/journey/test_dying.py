@@ -15,16 +15,21 @@ LARGE_BYTES = 17_000_000  # goes through the spool, and to S3 in parts
 START_EFFECTS = 24  # of a start until it answers and has looked for what others made; what follows dies elsewhere
 
 
-@pytest.fixture(params=["sqlite and folder", "postgres and s3"])
-async def place(request: pytest.FixtureRequest, tmp_path):
-    environ = {}
-    if request.param == "postgres and s3":
-        seaweedfs: SeaweedFS = request.getfixturevalue("seaweedfs")
-        environ = seaweedfs.environ | {
-            "OUTKEEP_DATABASE_URL": await postgres.server().database(),
-            "OUTKEEP_BUCKET_URL": seaweedfs.url(),
-        }
-    async with dying(tmp_path, **environ) as made:
+@pytest.fixture
+async def place(tmp_path):
+    """The service in files."""
+    async with dying(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def far_place(tmp_path, seaweedfs: SeaweedFS):
+    """The service on servers: there only what leaves the process can be lost on its way."""
+    environ = {
+        "OUTKEEP_DATABASE_URL": await postgres.server().database(),
+        "OUTKEEP_BUCKET_URL": seaweedfs.url(),
+    }
+    async with dying(tmp_path, **seaweedfs.environ, **environ) as made:
         yield made
 
 
@@ -107,7 +112,42 @@ async def starting(place: Dying, word: str) -> None:
 
 async def test_dying_before_any_effect_of_the_main_job_loses_nothing(place):
     await place.die_everywhere(creating)
+    kinds = {kind.split()[0] for kind in place.died_before}
+    assert {"send", "fdatasync", "fsync", "mkdir", "link", "unlink", "make"} <= kinds
+
+
+async def test_dying_before_any_effect_of_the_main_job_loses_nothing_on_servers(far_place):
+    await far_place.die_everywhere(creating)
+    assert {f"send to {whom}" for whom in ("Postgres", "S3", "Replicate", "a caller")} <= set(far_place.died_before)
 
 
 async def test_dying_before_any_effect_of_a_large_file_loses_nothing(place):
     await place.die_everywhere(spooling)
+
+
+async def test_dying_before_any_effect_of_a_large_file_loses_nothing_on_servers(far_place):
+    await far_place.die_everywhere(spooling)
+
+
+async def test_dying_before_any_effect_of_a_file_within_a_webhook_loses_nothing(place):
+    await place.die_everywhere(unpacking)
+
+
+async def test_dying_before_any_effect_of_asking_ourselves_loses_nothing(place):
+    await place.die_everywhere(asking)
+
+
+async def test_dying_before_any_effect_of_a_cancellation_loses_nothing(place):
+    await place.die_everywhere(canceling)
+
+
+async def test_dying_before_any_effect_of_an_orderly_end_loses_nothing(place):
+    await place.die_everywhere(ending)
+
+
+async def test_dying_before_any_effect_of_a_start_loses_nothing(place):
+    await place.die_everywhere(starting, upto=START_EFFECTS)
+
+
+async def test_dying_before_any_effect_of_a_start_loses_nothing_on_servers(far_place):
+    await far_place.die_everywhere(starting, upto=START_EFFECTS)
