@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from receiver.core.prediction import Prediction, Source, Update
 
 GAP_MS_MAX = 300_000  # of silence, ten questions fit into the half hour that a prediction may run
-ABSENT_GAP_MS = 3_600_000  # Replicate does not know it (any more): hardly worth asking
+ABSENT_GAP_MS = 600_000  # Replicate does not know it (any more): it may still, as long as an output lives
+ABSENT_GAPS_MIN = 6  # of which so many fit into an output's life
 POLL_MS = 2_000  # when no webhook can reach us, questions are all there is
 
 
@@ -22,12 +23,13 @@ class Patience:
         """The prediction with its next question, now that something was heard."""
         if prediction.final:
             return replace(prediction, ask_due_ms=None, asks=0)
-        asks = prediction.asks if update.source == Source.POLL else 0
+        asks = prediction.asks if update.source in (Source.POLL, Source.SWEEP) else 0
         return replace(prediction, ask_due_ms=self.now_ms() + self._gap_ms(asks), asks=asks)
 
-    def absent(self, prediction: Prediction) -> Prediction:
+    def absent(self, prediction: Prediction, *, output_ttl_ms: int) -> Prediction:
         """The prediction with its next question, after Replicate said that it does not know it."""
-        return replace(prediction, ask_due_ms=self.now_ms() + ABSENT_GAP_MS)
+        gap_ms = max(self.silence_ms, min(ABSENT_GAP_MS, output_ttl_ms // ABSENT_GAPS_MIN))
+        return replace(prediction, ask_due_ms=self.now_ms() + gap_ms)
 
     def _gap_ms(self, asks: int) -> int:
         if self.polls_only:

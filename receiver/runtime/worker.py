@@ -19,6 +19,9 @@ TROUBLE_GAP_S = 1.0  # between tries while the ledger is down
 STOP_S = 8.0  # for work in hand at the end; what is not done by then is handed back
 TIDY_EVERY_S = 30.0  # well below ledger.due.ABANDONED_MS
 PRUNE_EVERY_S = 600.0
+SWEEP_AGAIN_S = 60.0  # after one that broke off
+SWEEP_FIRST_S = 30.0  # of patience with the first one: ten thousand predictions are a hundred pages
+EXPLAIN_EVERY_S = 5.0  # requests without an answer are rare: mostly this finds none
 PRUNED_MAX = 500  # rows in one small transaction
 DAY_MS = 86_400_000
 STORM_PER_S = 500  # webhooks a second from which on they are taken in first and read later
@@ -35,6 +38,7 @@ class Worker:
     def __init__(self, house: House) -> None:
         self._house = house
         self._stop = asyncio.Event()
+        self._swept = asyncio.Event()  # the first time, well or not
         self._taken, self._taken_s = 0, 0.0  # deliveries that had come when we last looked, and when that was
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -44,13 +48,14 @@ class Worker:
             self._loop(Ring.DELIVERIES, self._read, READ_MAX),
             self._loop(Ring.MANIFESTS, house.conclude.step, MANIFESTS_MAX),
             self._loop(Ring.EVENTS, house.relay.step, NUMBERED_MAX),
-            self._loop(Ring.QUESTIONS, house.reconcile.step, QUESTIONS_MAX),
+            self._questions(),
             self._every(LOOK_EVERY_S, house.deadlines.step),
             self._every(TIDY_EVERY_S, house.tidy.step),
             self._every(PRUNE_EVERY_S, self._prune),
+            self._every(EXPLAIN_EVERY_S, house.explain.step),
         ]
-        if house.settings.sweep_every_s:
-            loops.append(self._every(house.settings.sweep_every_s, house.sweep.step))
+        if self._sweeping:
+            loops.append(self._sweeps())
         keeping = house.ledger.keeping(self._leases, lease_ms=LEASE_MS, lost=house.archive.drop)
         async with keeping, asyncio.TaskGroup() as group:
             group.create_task(self._archive_loop())
@@ -75,6 +80,25 @@ class Worker:
             did = await self._safely(step(full))
             if did is None or did < full:
                 await self._sleep(kind, seen, least_s=0.0 if did else IDLE_S)
+
+    @property
+    def _sweeping(self) -> bool:
+        return bool(self._house.settings.sweep_every_s) and self._house.settings.replicate_token is not None
+
+    async def _sweeps(self) -> None:
+        """The first one at once, since it covers our own outage; one that broke off is taken up again soon."""
+        every_s = self._house.settings.sweep_every_s
+        while not self._stop.is_set():
+            walk = await self._safely(self._house.sweep.run())
+            self._swept.set()
+            whole = walk is not None and walk.whole
+            await self._first_of(self._stop.wait(), timeout_s=every_s if whole else min(every_s, SWEEP_AGAIN_S))
+
+    async def _questions(self) -> None:
+        """The list tells of a hundred predictions at once, so after an outage it goes before the single questions."""
+        if self._sweeping:
+            await self._first_of(self._swept.wait(), self._stop.wait(), timeout_s=SWEEP_FIRST_S)
+        await self._loop(Ring.QUESTIONS, self._house.reconcile.step, QUESTIONS_MAX)
 
     async def _read(self, limit: int) -> int:
         """Read deliveries, though in a storm only once in a while: taking them in goes first, reading has an hour."""

@@ -6,7 +6,10 @@ import pytest
 from receiver.core.errors import UpstreamError
 from receiver.core.prediction import Prediction, Source, Update
 from receiver.flows.asking import ABSENT_GAP_MS, GAP_MS_MAX, POLL_MS, Patience
+from receiver.flows.reconcile import DENIALS_MIN
 from receiver.sandbox.options import Options
+
+HOUR_MS = 3_600_000
 
 
 async def misbehave(home, **mischief: object) -> None:
@@ -41,6 +44,51 @@ async def test_an_unanswered_question_is_asked_again(home):
     now_known = await home.house.ledger.prediction(known.id)
     assert now_known is not None
     assert now_known.ask_due_ms == pytest.approx(home.clock() + ABSENT_GAP_MS, abs=5000)
+
+
+async def denied(home, prediction_id: str) -> Prediction:
+    """One more question that Replicate answers with 404."""
+    before = await home.house.ledger.prediction(prediction_id)
+    home.clock.ahead_ms += max(0, before.ask_due_ms - home.clock()) + 1000
+    assert await home.house.reconcile.step() == 1
+    return await home.house.ledger.prediction(prediction_id)
+
+
+async def test_what_replicate_denies_for_longer_than_outputs_live_ends_as_failed(home):
+    known = await home.create()
+    await misbehave(home, api=["404"])
+    began_ms, asked = home.clock(), 0
+    while not known.final:
+        known, asked = await denied(home, known.id), asked + 1
+        assert asked < 10
+    assert HOUR_MS <= home.clock() - began_ms < HOUR_MS + 2 * ABSENT_GAP_MS
+    assert asked >= DENIALS_MIN
+    assert known.status == "failed"
+    assert "does not know this prediction" in known.told["error"]
+    sources = [(update.source, update.status) for update in await home.house.ledger.updates(known.id)]
+    assert sources == [("create", "starting"), *[("poll", "absent")] * (asked - 1), ("poll", "failed")]
+    await home.steps()
+    told = [event.type for event in await home.house.ledger.events(known.id)]
+    assert told[-2:] == ["outkeep.prediction.completed", "outkeep.prediction.archived"]
+
+
+async def test_one_denial_after_a_long_silence_ends_nothing(home):
+    known = await home.create()
+    home.clock.ahead_ms = 3 * HOUR_MS
+    await misbehave(home, api=["404"])
+    for _ in range(DENIALS_MIN - 1):
+        known = await denied(home, known.id)
+        assert not known.final
+    assert (await denied(home, known.id)).final
+
+
+async def test_a_denied_prediction_that_is_known_again_goes_on(home):
+    known = await home.create("sandbox/numbers", sandbox={"webhook": "never"})
+    await misbehave(home, api=["404"])
+    home.clock.ahead_ms = 3 * HOUR_MS
+    await denied(home, known.id)
+    await misbehave(home)
+    assert (await home.finish(known.id)).status == "succeeded"
 
 
 async def test_what_replicate_does_not_answer_leaves_the_question_open(build):
