@@ -70,7 +70,7 @@ class Quarantine:
         reason: Reason | None,
     ) -> None:
         """Keep a call if there is room; `reason` is None for one that came before any secret was known."""
-        if not self._may():
+        if self._closing.is_set() or not self._may():
             self._count("dropped")
             return
         kept, told = _capped(body, headers, _REASONS[reason])

@@ -166,11 +166,13 @@ async def test_without_a_ledger_calls_are_refused_as_ever_and_dropped(home):
     assert len(await quarantined(home)) == 1
 
 
-async def test_what_waits_at_the_end_is_written(home):
+async def test_what_waits_at_the_end_is_written_and_what_comes_later_is_dropped(home):
     await forge(home)
     began = time.monotonic()
     await home.house.accept.quarantine.close()
-    assert time.monotonic() - began < quarantine.GATHER_S
+    assert time.monotonic() - began < quarantine.CLOSE_S
+    await forge(home)
+    assert counted(home, "dropped") == 1
     assert len((await home.house.ledger.deliveries()).items) == 1
 
 
