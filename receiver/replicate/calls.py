@@ -26,7 +26,13 @@ ATTEMPTS_MAX = 5
 """With gaps up to 0.5, 1, 2 and 4 s; longer troubles are the caller's to schedule."""
 
 ASKING_MAX = 16
-"""Requests in flight that create nothing. Replicate allows 3,000 a minute: 16 at 300 ms each come near, no further."""
+"""Requests in flight that create nothing: 16 at 300 ms each come near the 3,000 a minute that Replicate allows."""
+
+ASKING_EACH_S = 60 / 3000
+"""Between requests that create nothing, once a burst is used up: ten thousand questions take 3 minutes and a half."""
+
+BURST_S = 2.0
+"""What has not been asked for so long may be asked at once; Replicate allows short bursts."""
 
 CREATING_MAX = 64
 """Creates in flight. It allows 600 a minute, and `Prefer: wait` holds a place for up to one."""
@@ -45,12 +51,14 @@ class Surroundings:
 
 
 class Lane:
-    """Requests that share a rate limit at Replicate: so many at once, and all of them wait after a 429."""
+    """Requests that share a rate limit at Replicate: so many at once, one `each_s`, and all wait after a 429."""
 
-    def __init__(self, around: Surroundings, *, places: int) -> None:
+    def __init__(self, around: Surroundings, *, places: int, each_s: float = 0.0) -> None:
         self._around = around
         self._places = asyncio.Semaphore(places)
         self._opens_at_s = around.clock()
+        self._each_s = each_s
+        self._spoken_for_s = around.clock()  # up to when the limit is used up
 
     def close_for(self, pause_s: float) -> None:
         self._opens_at_s = max(self._opens_at_s, self._around.clock() + pause_s)
@@ -71,9 +79,17 @@ class Lane:
                         status=429, title="waiting after an earlier 429", retry_after_s=closed_s, sent=False
                     )
                 await self._around.sleep(closed_s * (1 + _SPREAD * self._around.rng.random()))
+            await self._paced()
             yield
         finally:
             self._places.release()
+
+    async def _paced(self) -> None:
+        """Wait until the limit has room for one more."""
+        now_s = self._around.clock()
+        self._spoken_for_s = max(self._spoken_for_s, now_s) + self._each_s
+        if (wait_s := self._spoken_for_s - now_s - BURST_S) > 0:
+            await self._around.sleep(wait_s)
 
 
 class Calls:
@@ -85,7 +101,7 @@ class Calls:
         self._wire: asyncio.Future[Wire] | None = None
         # Creating has the narrowest limit by far and holds its places long: polls, which save outputs, go beside it.
         self._creating = Lane(around, places=CREATING_MAX)
-        self._asking = Lane(around, places=ASKING_MAX)
+        self._asking = Lane(around, places=ASKING_MAX, each_s=ASKING_EACH_S)
 
     async def answer(
         self,

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from receiver.replicate import wire as wire_module
-from receiver.replicate.calls import ASKING_MAX, ATTEMPTS_MAX, CREATING_MAX, DEADLINE_S
+from receiver.replicate.calls import ASKING_MAX, ATTEMPTS_MAX, BURST_S, CREATING_MAX, DEADLINE_S
 from receiver.replicate.errors import Rejected, ReplicateError, Throttled, Unauthenticated, Unavailable
 
 OK = {"id": "abc", "status": "starting"}
@@ -163,6 +163,18 @@ async def test_only_so_many_go_at_once(scripted, client_of, said):
     server.at_once_most = 0
     await asyncio.gather(*(client.create(version="v", input={}) for _ in range(CREATING_MAX + 20)))
     assert ASKING_MAX < server.at_once_most <= CREATING_MAX
+
+
+async def test_asking_stays_below_the_limit_that_replicate_publishes(scripted, client_of, said, passing):
+    server = await scripted(said(200, OK))
+    client = await client_of(server.url)
+    for number in range(400):
+        await client.get(f"p{number}")
+    assert len(server.heard) == 400
+    assert passing.now_s - 1000 == pytest.approx(400 * 60 / 3000 - BURST_S, abs=0.1)
+    passing.now_s += 60
+    await client.get("again")
+    assert passing.slept[-1] < 0.1
 
 
 async def test_a_hanging_replicate_ends_with_the_deadline(scripted, client_of):
