@@ -22,7 +22,8 @@ from storage.errors import Cancelled, Conflict, Gone, Refused, SourceUnavailable
 from storage.spool import Spool
 
 LEASE_MS = 15_000  # a dead worker's outputs wait no longer than this
-ABSENT_ATTEMPTS = 6  # a 404 may be a delivery host that is not ready yet: about half a minute of patience
+ABSENT_ATTEMPTS, ABSENT_MS_MIN = 6, 10_000  # a 404 may be a delivery host that is not ready yet
+ASKED_S_MAX = 600.0  # a host may ask for that much patience, as far as the deadline allows
 AWAY_MS_MAX = 86_400_000  # a machine that is away with bytes in its spool is waited for that long
 _PROBLEM_LENGTH_MAX = 300
 _GONE = "gone"
@@ -135,11 +136,11 @@ class Archive:
             await self._lost(claim, _kind(error), problem)
             return
         asked_s = error.retry_after_s if isinstance(error, Unavailable) else None
-        retry_in_ms = gap_ms(claim.output.attempts, self.chance(), asked_s=asked_s)
+        retry_in_ms = gap_ms(claim.output.attempts, self.chance(), asked_s=asked_s, asked_s_max=ASKED_S_MAX)
         left_ms = claim.output.expires_ms - self.now_ms()
-        if 0 < left_ms < retry_in_ms and isinstance(error, SourceUnavailable):
-            retry_in_ms = left_ms // 2  # whoever asks for patience can't have more of it than there is
         held_by = self._held_by(claim)
+        if 0 < left_ms < retry_in_ms and not held_by:
+            retry_in_ms = left_ms // 2  # whoever asks for patience can't have more of it than there is
         told = bool(held_by) or [attempt.problem for attempt in claim.output.history][-1:] == [problem]
         if not told:  # each trouble once, not each try; of the bucket's all at once
             log.warning("%s of %s is not archived yet: %s", claim.output.path, claim.prediction.id, problem)
@@ -164,8 +165,9 @@ class Archive:
         if isinstance(error, Refused):
             return True
         if isinstance(error, Gone):
-            absences = 1 + sum(attempt.problem.startswith(_GONE) for attempt in claim.output.history)
-            return late or absences >= ABSENT_ATTEMPTS or claim.output.source.startswith("data:")
+            absences = [attempt.at_ms for attempt in claim.output.history if attempt.problem.startswith(_GONE)]
+            patient = len(absences) + 1 >= ABSENT_ATTEMPTS and self.now_ms() - absences[0] >= ABSENT_MS_MIN
+            return late or patient or claim.output.source.startswith("data:")
         return late and isinstance(error, SourceUnavailable | Conflict)
 
     async def _lost(self, claim: OutputClaim, reason: str, problem: str) -> None:

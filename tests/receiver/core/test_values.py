@@ -46,13 +46,14 @@ def test_no_moment_is_written_as_none():
 @given(st.integers(1, 60), st.floats(0, 1, exclude_max=True))
 def test_gaps_grow_up_to_the_cap(attempts, chance):
     gap = retry.gap_ms(attempts, chance)
-    assert 250 <= gap <= 60_000
-    assert gap <= 500 * 2 ** (attempts - 1)
+    assert gap == pytest.approx(chance * min(60_000, 500 * 2 ** (attempts - 1)), abs=1)
 
 
-def test_what_the_other_side_asks_for_is_the_least_and_the_cap_still_holds():
+def test_what_the_other_side_asks_for_is_the_least_up_to_a_cap():
     assert retry.gap_ms(1, 0.0, asked_s=7) == 7000
     assert retry.gap_ms(1, 0.0, asked_s=7000) == 60_000
+    assert retry.gap_ms(1, 0.0, asked_s=7000, asked_s_max=600) == 600_000
+    assert retry.gap_ms(9, 0.5, asked_s=7, asked_s_max=600) == 30_000
 
 
 def test_a_long_text_of_any_shape_is_searched_in_a_moment():

@@ -96,6 +96,33 @@ async def test_other_trouble_does_not_use_up_the_patience_with_a_file_that_is_no
     assert output.state is OutputState.ARCHIVED
 
 
+async def test_the_wait_that_a_server_asks_for_is_kept_but_never_beyond_the_deadline(home):
+    known = await home.create(sandbox={"files": ["429:300"]})
+    await _until_final(home, known.id)
+    asked: list[int] = []
+    for left_ms in (3_500_000, 1_500_000, 240_000):
+        (output,) = await home.house.ledger.outputs(known.id)
+        home.clock.ahead_ms += output.expires_ms - home.clock() - left_ms
+        assert await home.house.archive.step(8) == 1
+        asked.append((await home.house.ledger.due_in_ms())["outputs"])
+    assert [round(ms, -4) for ms in asked] == [300_000, 300_000, 120_000]
+
+
+async def test_a_server_in_trouble_is_asked_once_an_attempt_and_by_nobody_else(home):
+    known = await home.create(sandbox={"files": ["500"]})
+    await _until_final(home, known.id)
+    until = home.clock() + 30_000
+    while home.clock() < until:
+        await home.house.archive.step(8)
+        home.clock.ahead_ms += 250
+    (output,) = await home.house.ledger.outputs(known.id)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        told = (await client.get(f"{home.sandbox.url}/_sandbox/predictions", params={"id": known.id})).json()
+    (file,) = told["predictions"][0]["truth"]
+    assert output.attempts == len(output.history) == file["served"]
+    assert 5 <= output.attempts <= 30
+
+
 async def test_nothing_is_lost_by_the_clock_alone(home):
     known = await home.create(sandbox={"files": ["500"]})
     await _until_final(home, known.id)

@@ -18,7 +18,8 @@ async def test_asking_is_repeated_while_replicate_is_down(scripted, client_of, s
     server = await scripted(said(status), said(status), said(200, OK))
     assert await (await client_of(server.url)).get("abc") == OK
     assert len(server.heard) == 3
-    assert 0.25 <= passing.slept[0] <= 0.5 <= passing.slept[1] <= 1.0
+    assert 0 <= passing.slept[0] <= 0.5
+    assert 0 <= passing.slept[1] <= 1.0
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 422, 501])
