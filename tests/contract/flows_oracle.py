@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from receiver.core.delivery import DeliveryState
 from receiver.core.output import Output, OutputState
 from receiver.core.prediction import Prediction
 from receiver.runtime.wiring import House
@@ -71,10 +72,11 @@ class Oracle:
                 if each.state != OutputState.PENDING:
                     self.settled[number, each.path] = each.state
 
-    async def rest(self, house: House) -> None:
-        """Once nothing is left to be done."""
+    async def rest(self, house: House, objects: list[str]) -> None:
+        """Once nothing is left to be done; `objects` are the keys of all that the bucket holds."""
         for name in self.accepted:
             assert await house.ledger.delivery(name) is not None, f"{name} was promised and is not there"
+        assert (await house.ledger.deliveries(state=DeliveryState.ACCEPTED)).items == [], "a delivery was never read"
         known = {each.id: each for each in await predictions(house)}
         assert known.keys() == self.script.stories.keys(), "a prediction of the account is not known, or a wrong one is"
         outputs = await house.ledger.outputs_of(list(known))
@@ -82,6 +84,8 @@ class Oracle:
             assert known[number].archived_ms is not None, f"{number} is neither archived nor lost: {outputs[number]}"
             self._kept(story, known[number], outputs[number])
         self._told(known, outputs)
+        wanted = [each.stored.key for several in outputs.values() for each in several if each.stored is not None]
+        assert sorted(objects) == sorted([*wanted, *(str(each.manifest_key) for each in known.values())])
 
     def _kept(self, story: Story, known: Prediction, outputs: list[Output]) -> None:
         assert known.status == story.status

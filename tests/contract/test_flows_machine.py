@@ -34,6 +34,7 @@ from receiver.runtime.wiring import House, clock_ms, open_house
 from tests.contract.flows_oracle import Oracle, predictions
 from tests.contract.flows_script import SHAPES, Script
 from tests.servers import postgres
+from tests.servers.seaweedfs import SeaweedFS
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
@@ -51,7 +52,7 @@ class Histories(RuleBasedStateMachine):
     """One house, one Replicate; `ahead_ms` is how far the clock was put ahead of the real one."""
 
     database: ClassVar[str]
-    bucket: ClassVar[str]
+    s3: ClassVar[SeaweedFS | None]  # none: a folder
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class Histories(RuleBasedStateMachine):
                 "OUTKEEP_OUTPUT_HOSTS": self.script.origin,
                 "OUTKEEP_WEBHOOK_SECRETS": SECRET,
                 "OUTKEEP_DATABASE_URL": self.url,
-                "OUTKEEP_BUCKET_URL": f"{self.bucket}/{Path(folder).name}" if self.bucket else f"file:{folder}/objects",
+                "OUTKEEP_BUCKET_URL": f"file:{folder}/objects" if self.s3 is None else self.s3.url(Path(folder).name),
                 "OUTKEEP_SPOOL_DIR": f"{folder}/spool",
                 "OUTKEEP_WORKERS": "2",
             }
@@ -218,7 +219,7 @@ class Histories(RuleBasedStateMachine):
         self._forward(by_s)
         self._live(then)
 
-    @precondition(lambda self: not self.bucket)
+    @precondition(lambda self: self.s3 is None)
     @rule(then=LIFE)
     def bucket_goes_or_comes(self, then: list[str]) -> None:
         self._bucket(up=not self.up)
@@ -250,7 +251,17 @@ class Histories(RuleBasedStateMachine):
             if len(self.oracle.archived) == len(self.script.stories):
                 break
             self._forward(61)
-        await self.oracle.rest(self.house)
+        await self.oracle.rest(self.house, self._objects())
+
+    def _objects(self) -> list[str]:
+        """The keys in the bucket, drafts left out."""
+        if self.s3 is None:
+            objects = Path(self.folder.name, "objects")
+            found = [path.relative_to(objects) for path in objects.rglob("*") if path.is_file()]
+            return [path.as_posix() for path in found if path.parts[0] != ".tmp"]
+        prefix = self.house.bucket.key("")
+        listed = self.s3.client().list_objects_v2(Bucket=self.s3.bucket, Prefix=prefix)
+        return [each["Key"] for each in listed.get("Contents", ())]
 
     def _live(self, acts: list[str]) -> None:
         """What goes on between the troubles: predictions go on, webhooks come, steps are taken."""
@@ -324,10 +335,10 @@ def _signed(secret: str, name: str, at_s: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def play(database: str, bucket: str, histories: int) -> None:
+def play(database: str, s3: SeaweedFS | None, histories: int) -> None:
     number = int(os.environ.get("OUTKEEP_SEED") or random.SystemRandom().getrandbits(32))
     print(f"to play this again: OUTKEEP_SEED={number}")  # pytest shows it with a failure
-    machine = type(f"Histories on {database}", (Histories,), {"database": database, "bucket": bucket})
+    machine = type(f"Histories on {database}", (Histories,), {"database": database, "s3": s3})
     run_state_machine_as_test(
         seed(number)(machine),
         settings=settings(
@@ -343,8 +354,8 @@ def play(database: str, bucket: str, histories: int) -> None:
 
 
 def test_any_history_of_the_house_keeps_the_promises_on_sqlite_and_a_folder() -> None:
-    play("sqlite", "", 12)
+    play("sqlite", None, 12)
 
 
-def test_any_history_of_the_house_keeps_the_promises_on_postgres_and_s3(s3_environment) -> None:
-    play("postgresql", s3_environment.url(), 4)
+def test_any_history_of_the_house_keeps_the_promises_on_postgres_and_s3(s3_environment: SeaweedFS) -> None:
+    play("postgresql", s3_environment, 4)
