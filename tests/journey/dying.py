@@ -13,8 +13,9 @@ import psycopg
 
 from receiver.sandbox.options import Options
 from tests.journey.proof import Proof, Reader
-from tests.journey.world import World, world
+from tests.journey.world import Process, World, world
 from tests.servers.mortal import Mortal
+from tests.servers.nursery import Nursery
 
 EVERY_WRITE = os.environ.get("OUTKEEP_PROOF") == "full"  # those into files and into transactions, too: far more deaths
 QUIET_S = 0.1  # without any effect: then a way is at its end
@@ -42,7 +43,7 @@ class Dying:
     words: int = 0
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> Process:
         return self.world.processes[-1]
 
     @property
@@ -156,6 +157,6 @@ async def dying(folder: Path, **environ: str) -> AsyncIterator[Dying]:
             str(database): "Postgres",
             str(urlsplit(environ.get("AWS_ENDPOINT_URL_S3", "")).port): "S3",
         }
-        await made.serve()
-        async with Reader.of(made) as reader:
+        async with Nursery(made.environ, folder) as made.nursery, Reader.of(made) as reader:
+            await made.serve()
             yield Dying(made, mortal, Proof(made, reader), ports)

@@ -16,7 +16,7 @@ import httpx
 from tests.journey.world import World, until
 
 ARCHIVED, FILE = "outkeep.prediction.archived", "outkeep.output.archived"
-OWN_MARK = "sandbox"
+SPOOL_MARK = ".id"  # whose spool it is
 SETTLED_S = 30.0
 
 
@@ -180,11 +180,14 @@ class Proof:
         places = [Path(self.world.environ["OUTKEEP_SPOOL_DIR"])]
         if self.reader.bucket.folder is not None:
             places.append(self.reader.bucket.folder / ".tmp")
+
+        def left() -> list[str]:
+            return [str(path) for place in places for path in place.iterdir() if path.name != SPOOL_MARK]
+
         try:
-            await until(lambda: not [path for place in places for path in place.iterdir()], patience_s=5)
+            await until(lambda: not left(), patience_s=5)
         except TimeoutError:
-            left = [str(path) for place in places for path in place.iterdir()]
-            raise AssertionError(f"left lying: {left}") from None
+            raise AssertionError(f"left lying: {left()}") from None
 
     async def _feed(self) -> None:
         """I5: numbered without a gap; whoever read all along has what is there now; every fact once."""

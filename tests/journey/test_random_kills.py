@@ -17,9 +17,10 @@ import pytest
 
 from receiver.sandbox.options import Options
 from tests.journey.proof import Proof, Reader
-from tests.journey.world import World, until
+from tests.journey.world import Process, World, until
 from tests.journey.world import world as new_world
 from tests.servers import postgres
+from tests.servers.nursery import Nursery
 from tests.servers.seaweedfs import SeaweedFS
 
 KILLS = int(os.environ.get("OUTKEEP_KILLS", "200")) // 2  # on each of the two places
@@ -96,7 +97,7 @@ class Storm:
             assert isinstance(outcome, asyncio.CancelledError), outcome
         await self.world.misbehave({})
 
-    async def _start(self, kind: tuple[str, ...], *, patient: bool = True) -> asyncio.subprocess.Process:
+    async def _start(self, kind: tuple[str, ...], *, patient: bool = True) -> Process:
         before = len(self.world.processes)
         starting = asyncio.create_task(self.world.serve(*kind[1:], command=kind[0]))
         if patient:
@@ -143,8 +144,9 @@ async def storm(folder: Any, kinds: tuple[tuple[str, ...], ...], **environ: str)
     seed = int(os.environ.get("OUTKEEP_SEED") or random.randrange(2**32))
     print(f"OUTKEEP_SEED={seed} draws the same again")
     options = Options(seed=seed, speed=0.02)
-    async with new_world(folder, options=options, **(SETTINGS | environ)) as world, Reader.of(world) as reader:
-        yield Storm(world, Proof(world, reader, patience_s=QUIET_S), random.Random(seed), kinds)
+    async with new_world(folder, options=options, **(SETTINGS | environ)) as world:
+        async with Nursery(world.environ, folder) as world.nursery, Reader.of(world) as reader:
+            yield Storm(world, Proof(world, reader, patience_s=QUIET_S), random.Random(seed), kinds)
 
 
 async def test_killed_at_random_under_load_the_service_in_files_loses_nothing(tmp_path):

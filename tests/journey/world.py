@@ -17,7 +17,9 @@ import httpx
 
 from receiver.sandbox.options import Options
 from receiver.sandbox.server import Running, running
+from tests.servers.nursery import Child, Nursery
 
+Process = asyncio.subprocess.Process | Child
 OUTKEEP = str(Path(sys.executable).with_name("outkeep"))
 PATIENCE_S = 40.0
 
@@ -49,22 +51,27 @@ class World:
     sandbox: Running
     environ: dict[str, str]
     http: httpx.AsyncClient
-    processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
+    nursery: Nursery | None = None
 
-    async def serve(self, *arguments: str, command: str = "serve") -> asyncio.subprocess.Process:
+    async def serve(self, *arguments: str, command: str = "serve") -> Process:
         """Start `outkeep serve` (or another command) and wait until it answers."""
-        log = (self.folder / f"{command}-{len(self.processes)}.log").open("wb")
-        with log:
-            process = await asyncio.create_subprocess_exec(
-                OUTKEEP, command, *arguments,
-                env=self.environ, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        process = await self._begun(self.folder / f"{command}-{len(self.processes)}.log", command, *arguments)
         self.processes.append(process)
         if command == "serve":
             await until(lambda: self._answers(process))
         return process
 
-    async def _answers(self, process: asyncio.subprocess.Process) -> bool:
+    async def _begun(self, log: Path, *arguments: str) -> Process:
+        if self.nursery is not None:
+            return await self.nursery.start(log, *arguments)
+        with log.open("wb") as told:
+            return await asyncio.create_subprocess_exec(
+                OUTKEEP, *arguments,
+                env=self.environ, cwd=self.folder, stdout=told, stderr=told, start_new_session=True,
+            )  # fmt: skip
+
+    async def _answers(self, process: Process) -> bool:
         if process.returncode is not None:
             raise AssertionError(f"the service ended: {self.log()}")
         with contextlib.suppress(httpx.TransportError):
@@ -74,7 +81,7 @@ class World:
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
-    async def kill(self, process: asyncio.subprocess.Process, how: signal.Signals = signal.SIGKILL) -> int:
+    async def kill(self, process: Process, how: signal.Signals = signal.SIGKILL) -> int:
         if process.returncode is None:
             process.send_signal(how)
         return await asyncio.wait_for(process.wait(), 15)
