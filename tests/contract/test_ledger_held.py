@@ -1,5 +1,8 @@
 """Outputs whose bytes lie in a spool: out of danger, and out of the way of those that are not."""
 
+import asyncio
+import random
+
 from receiver.ledger import Ledger
 from receiver.ledger.due import ABANDONED_MS, SPOOL_FACT
 from receiver.ledger.nouns import OutputClaim
@@ -56,3 +59,23 @@ async def test_what_is_held_does_not_count_as_vanishing(ledger: Ledger) -> None:
     (first,) = await ledger.claim_outputs(1, lease_ms=15_000)
     await hold(ledger, first)
     assert (await ledger.counts())["pending_expires_ms"] == 77
+
+
+async def test_two_workers_take_two_hundred_outputs_in_the_order_of_their_deadlines(ledgers: Ledgers) -> None:
+    ledger = await ledgers.open()
+    workers = [ledger, ledger if ledgers.dialect == "sqlite" else await ledgers.open()]
+    deadlines = random.Random(7).sample(range(1_000), 200)
+    for deadline in deadlines:
+        await given(ledger, prediction(f"p{deadline}"), [file()], expires_ms=NOW_MS + deadline)
+
+    async def work(worker: Ledger) -> list[int]:
+        taken: list[int] = []
+        while claims := await worker.claim_outputs(1, lease_ms=600_000, spool="mine"):
+            taken.append(claims[0].output.expires_ms - NOW_MS)
+            await asyncio.sleep(0)
+        return taken
+
+    one, other = await asyncio.gather(*(work(worker) for worker in workers))
+    assert (one, other) == (sorted(one), sorted(other))
+    assert sorted(one + other) == sorted(deadlines)
+    assert min(len(one), len(other)) > 20
