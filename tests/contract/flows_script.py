@@ -70,6 +70,7 @@ class Script:
         self.stories: dict[str, Story] = {}
         self.words: list[Word] = []
         self.asking = self.listing = self.creating = self.serving = "ok"
+        self.held: asyncio.Event | None = None  # files that are asked for now are answered once it is set
         self.hidden = False  # the list's items lack what only a question brings
         self.origin = ""
         self._server: asyncio.Server
@@ -147,7 +148,10 @@ class Script:
                 (int(line[15:]) for line in head.lower().split("\r\n") if line.startswith("content-length:")), 0
             )
             body = await reader.readexactly(length)
-            writer.write(self._answer(method, path.partition("?")[0], body))
+            answer, held = self._answer(method, path.partition("?")[0], body), self.held
+            if held is not None and path.startswith("/files/"):
+                await held.wait()
+            writer.write(answer)
             await writer.drain()
         writer.close()
 

@@ -76,7 +76,7 @@ class Histories(RuleBasedStateMachine):
         self.house: House = await self.stack.enter_async_context(open_house(self._settings(), now_ms=self.now_ms))
         self.house.ledger._database.clock.skew_ms = self.ahead_ms
 
-    def _settings(self) -> settings_of.Settings:
+    def _settings(self, spool: str = "spool") -> settings_of.Settings:
         folder = self.folder.name
         return settings_of.read(
             {
@@ -87,7 +87,7 @@ class Histories(RuleBasedStateMachine):
                 "OUTKEEP_WEBHOOK_SECRETS": SECRET,
                 "OUTKEEP_DATABASE_URL": self.url,
                 "OUTKEEP_BUCKET_URL": f"file:{folder}/objects" if self.s3 is None else self.s3.url(Path(folder).name),
-                "OUTKEEP_SPOOL_DIR": f"{folder}/spool",
+                "OUTKEEP_SPOOL_DIR": f"{folder}/{spool}",
                 "OUTKEEP_WORKERS": "2",
             }
         )
@@ -213,6 +213,34 @@ class Histories(RuleBasedStateMachine):
 
         self.runner.run(die())
         self._live(then)
+
+    @rule(by_s=strategies.sampled_from([16, 16, 4000]), then=LIFE)
+    def sleep_over_the_lease(self, by_s: int, then: list[str]) -> None:
+        """A worker stands still until its leases are over; another one (on Postgres) takes its outputs; it goes on."""
+        self.script.serving = "ok"
+
+        async def sleep() -> None:
+            self.script.held = held = asyncio.Event()
+            sleeping = await self.house.archive.start(8)
+            await asyncio.sleep(0.05 if sleeping else 0)
+            self.script.held = None
+            self._forward(by_s)
+            await self._another_works()
+            held.set()
+            if sleeping:
+                await asyncio.wait(sleeping)
+
+        self.runner.run(sleep())
+        self._live(then)
+
+    async def _another_works(self) -> None:
+        if self.database == "sqlite":
+            await self.house.archive.step(8)
+            return
+        async with open_house(self._settings(spool="other"), now_ms=self.now_ms) as other:
+            other.ledger._database.clock.skew_ms = self.ahead_ms
+            await other.archive.step(8)
+            await other.conclude.step()
 
     @rule(by_s=strategies.sampled_from([1, 16, 61, 301, 1800]), then=LIFE)
     def wait(self, by_s: int, then: list[str]) -> None:
