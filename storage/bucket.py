@@ -100,6 +100,10 @@ class Bucket(Protocol):
         """Write, read back and remove a canary object. Raises BucketUnavailable, BucketMisconfigured."""
         ...
 
+    async def sweep(self) -> int:
+        """Remove what processes that died left half-written; gives how much. Raises as `delete` does."""
+        ...
+
     async def close(self) -> None:
         """Give up connections and threads."""
         ...

@@ -1,12 +1,17 @@
-"""The spool in order: what it holds is known to the ledger, what nobody needs is removed."""
+"""Spool and bucket in order: what the spool holds is known to the ledger, what nobody needs is removed."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.core.output import OutputState
 from receiver.ledger.ledger import Ledger
+from storage.bucket import Bucket
+from storage.errors import StorageError
 from storage.spool import Spool
+
+log = logging.getLogger("outkeep.tidy")
 
 LINKS_MAX = 500  # asked about in one small transaction
 STRANGE_MS_MAX = 86_400_000  # a file of which the ledger knows nothing may be another ledger's, wrongly put here
@@ -18,6 +23,7 @@ class Tidy:
 
     ledger: Ledger
     spool: Spool
+    bucket: Bucket
     now_ms: Callable[[], int]
 
     async def step(self) -> int:
@@ -27,6 +33,17 @@ class Tidy:
         links = await asyncio.to_thread(self.spool.kept)
         for start in range(0, len(links), LINKS_MAX):
             removed += await self._part(links[start : start + LINKS_MAX])
+        return removed
+
+    async def sweep_bucket(self) -> int:
+        """Remove what died half-way into the bucket, so that nobody pays for it for ever; gives how much."""
+        try:
+            removed = await self.bucket.sweep()
+        except StorageError as error:
+            log.info("what is half-written in the bucket can't be looked for now: %s", error)
+            return 0
+        if removed:
+            log.info("removed %d half-written objects that processes left in the bucket", removed)
         return removed
 
     async def _part(self, links: list[str]) -> int:

@@ -17,6 +17,7 @@ from receiver.runtime.wiring import House
 LOOK_EVERY_S = 5.0  # a ring from another process can get lost: nobody sleeps longer than this without looking
 TROUBLE_GAP_S = 1.0  # between tries while the ledger is down
 STOP_S = 8.0  # for work in hand at the end; what is not done by then is handed back
+SWEEP_BUCKET_EVERY_S = 3600.0  # what is half-written there is looked at once it is a day old
 TIDY_EVERY_S = 30.0  # well below ledger.due.ABANDONED_MS
 PRUNE_EVERY_S = 600.0
 SWEEP_AGAIN_S = 60.0  # after one that broke off
@@ -51,6 +52,7 @@ class Worker:
             self._questions(),
             self._every(LOOK_EVERY_S, house.deadlines.step),
             self._every(TIDY_EVERY_S, house.tidy.step),
+            self._every(SWEEP_BUCKET_EVERY_S, house.tidy.sweep_bucket),
             self._every(PRUNE_EVERY_S, self._prune),
             self._every(EXPLAIN_EVERY_S, house.explain.step),
         ]

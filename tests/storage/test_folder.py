@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -229,6 +230,33 @@ async def test_a_growing_copy_that_fails_is_told_at_the_end(
 
     assert drafts(bucket) == []
     assert await bucket.stat("k") is None
+
+
+@pytest.mark.parametrize("failing_sync", [1, 2, 3, 4])
+async def test_after_a_sync_that_failed_another_file_stands_under_the_key(
+    bucket: FolderBucket, monkeypatch: pytest.MonkeyPatch, failing_sync: int
+) -> None:
+    calls, sync, synced = itertools.count(1), os.fsync, set[int]()
+
+    def fsync(file: int) -> None:
+        if next(calls) == failing_sync:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(file)
+        synced.add(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    final = bucket._tree.root / "a/b/k"
+    with pytest.raises(BucketUnavailable, match="Input/output"):
+        await put(bucket, "a/b/k", b"x")
+    left = final.open("rb") if final.exists() else None  # holds its number, which another file would get
+    synced.clear()
+    assert (await put(bucket, "a/b/k", b"x")).size == 1
+    inside = final.stat().st_ino
+    assert inside in synced
+    assert left is None or os.fstat(left.fileno()).st_ino != inside
+    if left:
+        left.close()
+    assert (final.read_bytes(), drafts(bucket)) == (b"x", [])
 
 
 async def test_what_is_read_back_wrongly_is_not_kept(bucket: FolderBucket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,3 +202,12 @@ async def test_a_bucket_that_says_nothing_holds_one_place_and_no_more(build, mon
         assert held == [home.house.archive.spool.identity()] * 8
         door.turn(SHUT)
         await asyncio.wait(waiting)
+
+
+async def test_what_died_half_way_into_the_bucket_is_removed_and_a_bucket_that_is_down_is_no_trouble(home):
+    left = home.folder / "objects" / ".tmp" / "left"
+    left.write_bytes(b"half")
+    assert await home.house.tidy.sweep_bucket() == 1
+    assert not left.exists()
+    break_bucket(home)
+    assert await home.house.tidy.sweep_bucket() == 0
