@@ -46,6 +46,7 @@ SOURCE = strategies.sampled_from(["ok", "ok", "404", "500", "cut"])
 LIFE = strategies.lists(strategies.sampled_from([*FLOWS, "go on", "go on", "hear", "hear"]), max_size=6)
 REST_ROUNDS = 60  # of all flows, a minute apart: an hour after the last trouble everything has come to rest
 FULL = os.environ.get("OUTKEEP_PROOF") == "full"
+pytestmark = pytest.mark.timeout(7200 if FULL else 300)
 
 
 class Histories(RuleBasedStateMachine):
