@@ -61,15 +61,31 @@ async def test_the_rest_of_a_broken_sweep_is_read_however_far_back_the_next_one_
     assert len(await home.house.ledger.statuses(ids)) == 130
 
 
-async def test_a_second_break_forgets_nothing_of_the_first(home):
+async def test_a_break_in_the_rest_leaves_a_smaller_rest(home):
     ids = await made(home, 310)
     await misbehave(home, list=["2x:ok", "401"])
-    await home.house.sweep.run()
+    assert len((await home.house.sweep.run()).found) == 200
+    home.clock.ahead_ms = 3 * HOUR_MS
+    await home.house.ledger.set_fact(WATERMARK, str(home.clock()))
+    await misbehave(home, list=["2x:ok", "401"])
+    walk = await home.house.sweep.run()
+    assert not walk.whole
+    assert 90 < len(walk.found) <= 100, "one page, with what was created in the millisecond where the first one ended"
+    await misbehave(home)
+    assert len((await home.house.sweep.run()).found) == 110 - len(walk.found)
+    assert len(await home.house.ledger.statuses(ids)) == 310
+
+
+async def test_a_break_before_the_rest_keeps_it(home):
+    await made(home, 110)
     await misbehave(home, list=["once:ok", "401"])
     await home.house.sweep.run()
+    home.clock.ahead_ms = 3 * HOUR_MS
+    await home.house.ledger.set_fact(WATERMARK, str(home.clock()))
+    await misbehave(home, list=["401"])
+    assert (await home.house.sweep.run()).found == []
     await misbehave(home)
-    assert (await home.house.sweep.run()).whole
-    assert len(await home.house.ledger.statuses(ids)) == 310
+    assert len((await home.house.sweep.run()).found) == 10
 
 
 async def test_known_open_predictions_are_brought_up_to_date_without_a_question_each(home):

@@ -52,6 +52,26 @@ async def test_everything_is_done_without_a_hand_and_ends_when_told(tmp_path):
             await asyncio.wait_for(worker, 10)
 
 
+async def test_after_an_outage_the_list_is_read_before_single_questions_are_asked(tmp_path):
+    """Each prediction is told by the API once: by a page of the list, and not by an answer of its own besides."""
+    async with running(Options(seed=2, speed=0.02, mischief={"webhook": ["never"]})) as sandbox:
+        async with open_house(settings_of.read(environ(sandbox, tmp_path))) as house:
+            path = "/models/sandbox/numbers/predictions"
+            made = [await house.create(path, {"input": {}}, key_name=None) for _ in range(40)]
+            told = [sandbox.sandbox.predictions[each.id] for each in made]
+            for each in told:
+                while not each.final:
+                    await each.news.wait()
+            await asyncio.sleep(0.3)  # all of them are due to be asked about
+            stop = asyncio.Event()
+            worker = asyncio.create_task(Worker(house).run(stop))
+            for each in made:
+                await archived(house, each.id)
+            stop.set()
+            await asyncio.wait_for(worker, 10)
+            assert {each.asked for each in told} == {1}
+
+
 async def test_more_files_than_places_are_all_archived(tmp_path):
     async with running(Options(seed=2, speed=0.02)) as sandbox:
         async with open_house(settings_of.read(environ(sandbox, tmp_path, OUTKEEP_WORKERS="2"))) as house:
