@@ -28,17 +28,14 @@ ALL = ("-s", "5000", "-e", "trace=fdatasync,fsync,pwrite64,read,write")
 
 @dataclass
 class Service:
-    """A service of its own folder and SQLite ledger, to be started as often as wanted; `taken` was answered 2xx."""
+    """A service with a folder and a ledger of its own, to be started as often as wanted; `taken` was answered 2xx."""
 
     folder: Path
     port: int
+    ledger_url: str
     taken: dict[str, bytes] = field(default_factory=dict)
     answers: Counter[int] = field(default_factory=Counter)
     process: "asyncio.subprocess.Process | None" = None
-
-    @property
-    def ledger_url(self) -> str:
-        return f"sqlite:///{self.folder}/ledger.db"
 
     @property
     def url(self) -> str:
@@ -151,7 +148,7 @@ async def service(folder: Path) -> AsyncIterator[Service]:
     ledgers = await make("sqlite", folder)
     await ledgers.open()
     await ledgers.close()
-    made = Service(folder, free_port())
+    made = Service(folder, free_port(), ledgers.url)
     try:
         yield made
     finally:

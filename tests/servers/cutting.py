@@ -28,7 +28,8 @@ class Proxy:
     _server: "asyncio.Server | None" = None
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        """Listen, after a `close` on the same port again."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.listens)
         self.listens = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
