@@ -10,6 +10,7 @@ _TOKEN = re.compile(
     r"\b(?:r8_[A-Za-z0-9]{8,}|whsec_[A-Za-z0-9+/=]{8,}|sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}"
     r"|github_pat_[A-Za-z0-9_]{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[A-Za-z0-9-]{10,})"
 )
+_TOKENS_BEGIN = ("r8_", "whsec_", "sk-", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "AKIA", "xox")
 _BEARER = re.compile(r"\b(Bearer|Token) +[A-Za-z0-9._~+/=-]{8,}")
 # The parts of a presigned URL that make it one (S3, Google, Azure, CloudFront): without them it opens nothing.
 _SIGNED = re.compile(
@@ -55,8 +56,11 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _redacted(text: str) -> str:
-    text = _TOKEN.sub(REDACTED, text)
-    text = _BEARER.sub(rf"\1 {REDACTED}", text)
+    # To look for a word takes a hundredth of the time that a pattern takes, and most texts hold none of them.
+    if any(word in text for word in _TOKENS_BEGIN):
+        text = _TOKEN.sub(REDACTED, text)
+    if "Bearer " in text or "Token " in text:
+        text = _BEARER.sub(rf"\1 {REDACTED}", text)
     if "://" in text:
         text = _SIGNED.sub(rf"\1{REDACTED}", text)
         text = _USER_INFO.sub(f"{REDACTED}@", text)
