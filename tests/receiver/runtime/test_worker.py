@@ -59,9 +59,9 @@ async def test_after_an_outage_the_list_is_read_before_single_questions_are_aske
             path = "/models/sandbox/numbers/predictions"
             made = [await house.create(path, {"input": {}}, key_name=None) for _ in range(40)]
             told = [sandbox.sandbox.predictions[each.id] for each in made]
-            for each in told:
-                while not each.final:
-                    await each.news.wait()
+            for at_replicate in told:
+                while not at_replicate.final:
+                    await at_replicate.news.wait()
             await asyncio.sleep(0.3)  # all of them are due to be asked about
             stop = asyncio.Event()
             worker = asyncio.create_task(Worker(house).run(stop))
@@ -69,7 +69,7 @@ async def test_after_an_outage_the_list_is_read_before_single_questions_are_aske
                 await archived(house, each.id)
             stop.set()
             await asyncio.wait_for(worker, 10)
-            assert {each.asked for each in told} == {1}
+            assert {at_replicate.asked for at_replicate in told} == {1}
 
 
 async def test_more_files_than_places_are_all_archived(tmp_path):
