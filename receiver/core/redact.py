@@ -19,7 +19,7 @@ _SIGNED = re.compile(
 )
 _USER_INFO = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+@")
 _PIECE_CHARACTERS = 64 * 1024  # searched at once: while a pattern is searched for, nobody else in this process gets on
-_CUT = re.compile(r"(?<!Bearer)(?<!Token)(?<!\s)\s")  # whitespace that is in nothing we look for
+_CUT = re.compile(r"\s(?<!Bearer\s)(?<!Token\s)(?<!\s\s)")  # whitespace that is in nothing we look for
 _SECRET_NAMES = frozenset(
     ("auth", "authorization", "token", "secret", "password", "passwd", "api_key", "apikey", "api_token", "access_token",
      "auth_token", "secret_key", "private_key", "replicate_api_token", "hf_token", "openai_api_key", "webhook_secret")
