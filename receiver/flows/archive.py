@@ -78,7 +78,7 @@ class Archive:
         return [self._begin(claim) for claim in sorted(claims, key=lambda claim: not claim.output.held_by)]
 
     def _begin(self, claim: OutputClaim) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._one(claim, store=self.outage.begin()))
+        task = asyncio.create_task(self._one(claim))
         self.leases[claim.lease] = task
         task.add_done_callback(lambda _: self.leases.pop(claim.lease, None))
         return task
@@ -89,10 +89,10 @@ class Archive:
             if lease in self.leases:
                 self.leases[lease].cancel()
 
-    async def _one(self, claim: OutputClaim, *, store: bool) -> None:
+    async def _one(self, claim: OutputClaim) -> None:
         started_ms = self.now_ms()
         try:
-            archived = await self._fetched(claim, store=store)
+            archived = await self._fetched(claim)
         except Cancelled:
             await self.ledger.hand_back([claim.lease])
         except asyncio.CancelledError:
@@ -103,9 +103,10 @@ class Archive:
         else:
             await self._archived(claim, _stored(archived, self.now_ms(), claim.output.path))
 
-    async def _fetched(self, claim: OutputClaim, *, store: bool) -> Archived:
+    async def _fetched(self, claim: OutputClaim) -> Archived:
         output, met, archived = claim.output, None, None
         stem = self.bucket.key(f"{folder(claim.prediction)}/{object_name(output.path)}")
+        store = self.outage.begin()
         try:
             archived = await self.fetch(output.source, stem=stem, spool_name=output.link, store=store)
         except StorageError as error:
