@@ -28,9 +28,7 @@ LOG_BYTES_MAX = 16 * 2**20  # of log between checkpoints: each costs two syncs m
 CACHE_KIB = 16_384
 
 # synchronous=FULL syncs the log at every commit: what was answered 2xx survives a power cut. WAL lets readers read on.
-# SQLite's own checkpoints keep their errors to themselves, so there are none: `Writer` makes them. At the start the log
-# that another process left is written into the database and begun anew, for where a disk failed under that process the
-# system may show pages of it that are not on the disk, and nothing may be appended to those.
+# SQLite's own checkpoints keep their errors to themselves, so there are none: `Writer` makes them.
 _WRITING = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -38,7 +36,6 @@ _WRITING = (
     f"PRAGMA journal_size_limit={LOG_BYTES_MAX}",
     f"PRAGMA cache_size=-{CACHE_KIB}",
     f"PRAGMA busy_timeout={BUSY_MS}",
-    "PRAGMA wal_checkpoint(TRUNCATE)",
 )
 _READING = (f"PRAGMA busy_timeout={BUSY_MS}",)
 
@@ -61,6 +58,7 @@ def connect(url: sa.URL, now_ms: Callable[[], int]) -> Database:
         connect_args={"isolation_level": None, "check_same_thread": False, "factory": pen.make},
     )
     sa.event.listen(writing.sync_engine, "connect", _running(_WRITING))
+    sa.event.listen(writing.sync_engine, "connect", _begin_log)
     sa.event.listen(writing.sync_engine, "begin", _begin)
     reading = create_async_engine(
         sa.URL.create("sqlite+aiosqlite", database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"}),
@@ -179,6 +177,22 @@ def _running(statements: tuple[str, ...]) -> Callable[[Any, Any], None]:
         cursor.close()
 
     return run
+
+
+def _begin_log(connection: Any, _record: Any) -> None:
+    """Write the log that another process left into the database, and begin it anew.
+
+    Where a disk failed under that process the system may show pages of the log that are not on the disk, and nothing
+    may be appended to those. A full disk keeps it from this, and so does a reader from outside: then it goes on.
+    """
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        if verdict(error) is not None:
+            raise
+    finally:
+        cursor.close()
 
 
 def _begin(connection: sa.Connection) -> None:

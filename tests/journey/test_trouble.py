@@ -78,6 +78,19 @@ async def test_while_the_disk_is_full_webhooks_get_503_and_once_there_is_room_th
     await served.assert_kept()
 
 
+async def test_a_disk_too_full_to_write_the_log_back_does_not_keep_a_process_from_starting(served: Service) -> None:
+    await served.start()
+    await served.load(20)
+    await served.stop(signal.SIGKILL)
+    database = ("-P", f"{served.folder}/ledger.db")
+    assert await served.start("-e", "trace=pwrite64", *database, "-e", "inject=pwrite64:error=ENOSPC:when=1+")
+    await served.load(40)
+    assert served.answers == {200: 60}
+    assert await served.stop() == 0
+    assert "(INJECTED)" in served.log.read_text(errors="replace")
+    await served.assert_kept()
+
+
 @pytest.mark.parametrize("nth", [12, 30, 31, 70])
 async def test_a_process_killed_while_it_answers_has_on_disk_what_it_answered(served: Service, nth: int) -> None:
     await served.start("-e", "trace=write", "-e", f"inject=write:signal=KILL:when={nth}")
