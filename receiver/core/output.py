@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 ROOT = "output"
 OUTPUTS_MAX = 10_000  # files in one prediction; more is a mistake or an attack, and none is fetched beyond it
+TOO_MANY = "too_many"  # why the first file beyond that is lost, and with it all that come after
 NAME_LENGTH_MAX = 240  # of an object's name, without its ending: file systems take 255 bytes, and paths may nest deeply
 RISKY_ATTEMPTS = 8  # more than a minute of trouble: most files take one attempt
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -117,9 +119,19 @@ def object_name(path: str) -> str:
 
 
 def files(output: Any, is_file: Callable[[str, str], Found | None]) -> tuple[Found, ...]:
-    """The files in an output JSON; `is_file(path, text)` judges each string."""
-    found = (is_file(path, leaf) for path, leaf in leaves(output) if isinstance(leaf, str))
-    return tuple(item for _, item in zip(range(OUTPUTS_MAX), filter(None, found), strict=False))
+    """The files in an output JSON; `is_file(path, text)` judges each string. Beyond OUTPUTS_MAX one stands for all."""
+    every = filter(None, (is_file(path, leaf) for path, leaf in leaves(output) if isinstance(leaf, str)))
+    found = tuple(islice(every, OUTPUTS_MAX))
+    return (*found, *(Found(item.path, item.source, TOO_MANY) for item in islice(every, 1)))
+
+
+def without_files(output: Any, is_file: Callable[[str, str], Found | None], path: str = ROOT) -> Any:
+    """The same JSON with None in the place of every file, however many they are."""
+    if isinstance(output, dict):
+        return {key: without_files(item, is_file, f"{path}.{segment(key)}") for key, item in output.items()}
+    if isinstance(output, list):
+        return [without_files(item, is_file, f"{path}.{index}") for index, item in enumerate(output)]
+    return None if isinstance(output, str) and is_file(path, output) else output
 
 
 def replace(output: Any, values: Mapping[str, Any], path: str = ROOT) -> Any:

@@ -12,7 +12,7 @@ from receiver.core.delivery import DeliveryState
 from receiver.core.event import Event, event
 from receiver.core.links import Links
 from receiver.core.output import Found
-from receiver.core.redact import redact
+from receiver.core.redact import redact, redact_presigned
 
 _OPEN = frozenset(("starting", "processing"))
 FINAL = frozenset(("succeeded", "failed", "canceled", "aborted"))
@@ -25,6 +25,8 @@ MOVES: Mapping[str, frozenset[str]] = {
     **{status: frozenset((status,)) for status in FINAL},
 }
 
+# In `told` of one that succeeded: the last word held no output, so what we have may be a part of it. Never told.
+PARTIAL = "output_may_be_partial"
 REMOVED = "removed"  # Replicate had deleted the data before we could ask for it
 # Echoes of our own request, and the id that every row has anyway.
 _NOT_KEPT = frozenset(("id", "webhook", "webhook_completed", "webhook_events_filter"))
@@ -113,9 +115,8 @@ class Decision:
 def sift(update: Update, is_file: Callable[[str, str], Found | None]) -> Sifted:
     """Find the files, and redact the rest. Takes a second for a body of the largest size that is taken."""
     found = outputs.files(update.told.get("output"), is_file)
-    paths = dict.fromkeys(item.path for item in found)
     told = {
-        name: outputs.replace(value, paths) if name == "output" else redact(value)
+        name: redact_presigned(outputs.without_files(value, is_file)) if name == "output" else redact(value)
         for name, value in update.told.items()
         if name not in _NOT_KEPT
     }
@@ -185,7 +186,7 @@ def _next(known: Prediction, sifted: Sifted, *, links: Links, key_name: str | No
 def _found(known: Prediction, sifted: Sifted) -> tuple[Found, ...]:
     update = sifted.update
     output = update.told.get("output")
-    if known.final and known.told.get("output") is not None:
+    if known.final and known.told.get("output") is not None and PARTIAL not in known.told:
         return ()  # the end was told with its output: that is what we keep
     removed = update.told.get("data_removed") is True and output is None and update.status == "succeeded"
     if removed and not known.has_files and known.told.get("output") is None:
@@ -203,12 +204,17 @@ def _merged(known: Prediction, sifted: Sifted, *, ends: bool) -> dict[str, Any]:
     merged = dict(known.told)
     if known.archived_ms is not None:  # the manifest is written: what it says stays
         return merged | ({"data_removed": True} if sifted.update.told.get("data_removed") is True else {})
+    settled = known.final and not ends
+    partial = merged.pop(PARTIAL, False)
     for name, value in sifted.told.items():
         if name == "output":
-            merged[name] = _longer(merged.get(name), value, ends=ends, settled=known.final and not ends)
-        elif _tells_more(name, merged.get(name), value, settled=known.final and not ends):
+            merged[name] = _longer(merged.get(name), value, ends=ends or partial, settled=settled and not partial)
+        elif _tells_more(name, merged.get(name), value, settled=settled):
             merged[name] = value
     merged["status"] = sifted.update.status
+    silent = sifted.told.get("output") is None and merged.get("output") is not None
+    if silent and (partial or (ends and sifted.update.status == "succeeded")):
+        merged[PARTIAL] = True
     return merged
 
 

@@ -13,10 +13,12 @@ _TOKEN = re.compile(
 _TOKENS_BEGIN = ("r8_", "whsec_", "sk-", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "AKIA", "xox")
 _BEARER = re.compile(r"\b(Bearer|Token) +[A-Za-z0-9._~+/=-]{8,}")
 # The parts of a presigned URL that make it one (S3, Google, Azure, CloudFront): without them it opens nothing.
-_SIGNED = re.compile(
-    r"(?i)([?&](?:X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token|X-Goog-Signature|X-Goog-Credential|Signature"
-    r"|AWSAccessKeyId|GoogleAccessId|Key-Pair-Id|Policy|sig|token|access_token|api_key|apikey)=)[^&#\s\"']+"
+_SIGNATURES = (
+    "X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token|X-Goog-Signature|X-Goog-Credential|Signature"
+    "|AWSAccessKeyId|GoogleAccessId|Key-Pair-Id|Policy|sig"
 )
+_PRESIGNED = re.compile(rf"(?i)([?&](?:{_SIGNATURES})=)[^&#\s\"']+")
+_SIGNED = re.compile(rf"(?i)([?&](?:{_SIGNATURES}|token|access_token|api_key|apikey)=)[^&#\s\"']+")
 _USER_INFO = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+@")
 _PIECE_CHARACTERS = 64 * 1024  # searched at once: while a pattern is searched for, nobody else in this process gets on
 _CUT = re.compile(r"\s(?<!Bearer\s)(?<!Token\s)(?<!\s\s)")  # whitespace that is in nothing we look for
@@ -34,6 +36,18 @@ def redact(value: Any) -> Any:
         return {key: _member(key, item) for key, item in value.items()}
     if isinstance(value, list):
         return [redact(item) for item in value]
+    return value
+
+
+def redact_presigned(value: Any) -> Any:
+    """The same JSON with the signatures of presigned URLs replaced, and nothing else: for what a model has written."""
+    if isinstance(value, str):
+        presigned = "://" in value and not value.startswith("data:")
+        return _PRESIGNED.sub(rf"\1{REDACTED}", value) if presigned else value
+    if isinstance(value, dict):
+        return {key: redact_presigned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redact_presigned(item) for item in value]
     return value
 
 

@@ -10,7 +10,7 @@ from receiver.core.clock import day, iso, iso_or_none
 from receiver.core.event import Event, event
 from receiver.core.links import Links
 from receiver.core.output import Output, OutputState
-from receiver.core.prediction import FINAL, Prediction, summary
+from receiver.core.prediction import FINAL, PARTIAL, Prediction, summary
 
 MANIFEST_SCHEMA = "outkeep.manifest/1"
 ALL_LOST = "Every output of this prediction was lost before it could be archived: {reasons}"
@@ -87,6 +87,7 @@ def replicate_prediction(
     clients do not take for the end) without output. Lost outputs are None in their places; when all are lost it failed.
     """
     told: dict[str, Any] = {"error": None, **prediction.told}
+    told.pop(PARTIAL, None)
     told |= {"id": prediction.id, "data_removed": False, "urls": urls(prediction.id, links)}
     for name in ("started_at", "completed_at"):
         told.setdefault(name, None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from receiver.core.errors import UpstreamError
 from receiver.core.event import Event
 from receiver.core.links import Links
+from receiver.core.prediction import PARTIAL
 from receiver.core.ring import Ring
 from receiver.core.telling import archived_event, folder, manifest
 from receiver.flows.reconcile import Ask
@@ -80,11 +81,12 @@ class Conclude:
         return body, event
 
     def _lacks_output(self, claim: ManifestClaim) -> bool:
-        """Whether a success came without any output that Replicate may still have."""
+        """Whether a success came without its output, or with a part of it, and Replicate may still have it."""
         known = claim.prediction
         ended_ms = known.heard_ms if known.completed_ms is None else known.completed_ms
-        silent = known.status == "succeeded" and known.told.get("output") is None and not claim.outputs
-        return silent and known.revision == 0 and self.now_ms() < ended_ms + self.output_ttl_ms
+        nothing = known.status == "succeeded" and known.told.get("output") is None and not claim.outputs
+        lacks = nothing or PARTIAL in known.told
+        return lacks and known.revision == 0 and self.now_ms() < ended_ms + self.output_ttl_ms
 
     async def _put(self, key: str, body: bytes, *, again: bool) -> None:
         digest = hashlib.sha256(body).hexdigest()
@@ -103,4 +105,4 @@ async def _confirmed(ask: Ask, claim: ManifestClaim) -> bool:
             known = await ask(claim.prediction.id)
     except (UpstreamError, TimeoutError):
         return False
-    return known is None or (known.told.get("output") is None and not known.has_files)
+    return known is None or PARTIAL in known.told or (known.told.get("output") is None and not known.has_files)

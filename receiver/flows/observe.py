@@ -84,6 +84,7 @@ class Observe:
                 for each, decision in zip(heard, decisions, strict=True)
             ]
             await tx.mark(verdicts)
+        _log_losses(decisions)
         self._ring(decisions, finished)
         for model, version in read.unknown:
             await self.schemas.learn(model, version)
@@ -97,6 +98,7 @@ class Observe:
         async with self.ledger.transaction() as tx:
             owners = await self._owners(tx, heard, [None] * len(heard))
             decisions, finished = await self._merge(tx, heard, [owner or key_name for owner in owners])
+        _log_losses(decisions)
         self._ring(decisions, finished)
         return [decision.prediction for decision in decisions]
 
@@ -200,6 +202,15 @@ class _Read:
     heard: list[Sifted] = field(default_factory=list)
     quarantined: list[tuple[str, DeliveryState, str | None, str | None]] = field(default_factory=list)
     unknown: set[tuple[str, str]] = field(default_factory=set)
+
+
+def _log_losses(decisions: Sequence[Decision]) -> None:
+    """One line for each prediction with files that are lost as soon as they are heard of."""
+    for decision in decisions:
+        lost = [item for item in decision.found if item.lost] if decision.verdict == DeliveryState.APPLIED else []
+        if lost:
+            more = f" and {len(lost) - 1} more" if lost[1:] else ""
+            log.error("%s%s of %s is lost: %s", lost[0].path, more, decision.prediction.id, lost[0].lost)
 
 
 def _told_more_of_its_end(decision: Decision) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from receiver.core.delivery import DeliveryState
 from receiver.core.files import REFUSED, FileRule
 from receiver.core.links import Links
-from receiver.core.prediction import FINAL, MOVES, REMOVED, Decision, Prediction, Source, Update, decide, sift
+from receiver.core.prediction import FINAL, MOVES, PARTIAL, REMOVED, Decision, Prediction, Source, Update, decide, sift
 
 LINKS = Links("https://keep.example")
 RULE = FileRule(lambda url: url.startswith("https://replicate.delivery/"))
@@ -197,3 +197,32 @@ def test_files_told_after_an_end_without_output_are_news(output):
 def test_a_moment_that_no_date_can_be_written_for_counts_as_untold():
     decision = merge(None, told("starting", created_at="9999-12-31T23:59:59-12:00"))
     assert decision.prediction.created_ms == NOON_MS
+
+
+def test_a_success_told_without_its_output_after_a_part_of_it_takes_what_is_told_later():
+    part, whole = (
+        [f"https://replicate.delivery/{n}" for n in range(1)],
+        [f"https://replicate.delivery/{n}" for n in range(3)],
+    )
+    silent = merge(None, told("processing", output=part), told("succeeded"))
+    assert silent.prediction.told["output"] == [None]
+    assert PARTIAL in silent.prediction.told
+    assert PARTIAL in merge(silent.prediction, told("succeeded", output=None)).prediction.told
+    heard = merge(silent.prediction, told("succeeded", output=whole))
+    assert heard.verdict is DeliveryState.APPLIED
+    assert heard.prediction.told["output"] == [None, None, None]
+    assert PARTIAL not in heard.prediction.told
+    assert [found.path for found in heard.found] == ["output.0", "output.1", "output.2"]
+    assert merge(heard.prediction, told("succeeded", output=part)).prediction.told["output"] == [None, None, None]
+
+
+@pytest.mark.parametrize("status", ["failed", "canceled", "aborted"])
+def test_what_ended_otherwise_keeps_its_part_without_a_question(status):
+    known = merge(None, told("processing", output=["https://replicate.delivery/0"]), told(status)).prediction
+    assert known.told["output"] == [None]
+    assert PARTIAL not in known.told
+
+
+def test_the_ledger_holds_no_presigned_url_of_an_output_that_is_text():
+    text = "https://b.s3.amazonaws.com/x?X-Amz-Signature=abc12345"
+    assert "abc12345" not in json.dumps(dict(merge(None, told("succeeded", output=[text])).prediction.told))

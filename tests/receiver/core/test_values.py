@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from receiver.core import clock, redact, retry
 from receiver.core.files import REFUSED, FileRule, is_data_uri, schema_files
-from receiver.core.output import OUTPUTS_MAX, files, leaves, replace, segment
+from receiver.core.output import OUTPUTS_MAX, TOO_MANY, files, leaves, replace, segment, without_files
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,20 @@ def test_the_same_url_in_two_places_is_two_files():
     assert len(files(["https://replicate.delivery/x"] * 2, RULE)) == 2
 
 
-def test_no_more_files_than_the_cap_are_taken():
-    assert len(files(["https://replicate.delivery/x"] * (OUTPUTS_MAX + 5), RULE)) == OUTPUTS_MAX
+def test_beyond_the_cap_one_lost_file_stands_for_all():
+    output = ["https://replicate.delivery/x"] * (OUTPUTS_MAX + 5)
+    found = files(output, RULE)
+    assert [item.lost for item in found] == [None] * OUTPUTS_MAX + [TOO_MANY]
+    assert found[-1].path == f"output.{OUTPUTS_MAX}"
+    assert without_files({"a": output}, RULE) == {"a": [None] * (OUTPUTS_MAX + 5)}
+
+
+def test_presigned_urls_in_what_a_model_wrote_open_nothing_and_the_rest_stays():
+    text = "see https://b.s3.amazonaws.com/x?X-Amz-Date=1&X-Amz-Signature=abc12345&v=2 and r8_0123456789abcdef"
+    assert redact.redact_presigned({"a": [text, 3, "https://x.example/?token=12345678"]}) == {
+        "a": [text.replace("abc12345", "[redacted]"), 3, "https://x.example/?token=12345678"]
+    }
+    assert redact.redact_presigned("data:text/plain,https://x?sig=1") == "data:text/plain,https://x?sig=1"
 
 
 JSON = st.recursive(

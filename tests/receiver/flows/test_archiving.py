@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import json
 import shutil
+from typing import Any
 
 import httpx
 import pytest
@@ -274,6 +275,20 @@ async def test_a_success_that_came_without_its_output_is_asked_about_before_its_
     ]  # fmt: skip
 
 
+async def test_a_success_told_without_output_after_a_part_of_it_is_asked_about_before_its_manifest(home):
+    known = await home.create("sandbox/four-images", sandbox={"webhook": "never"})
+    whole = await _ended(home, known.id)
+    part = {**whole, "status": "processing", "output": whole["output"][:1], "completed_at": None}
+    for number, said in enumerate([part, {**whole, "output": None}]):
+        await home.webhook(json.dumps(said).encode(), f"msg_{number}")
+        await home.house.observe.step()
+        await home.house.archive.step(8)
+    known = await home.finish(known.id)
+    assert [output.state for output in await home.house.ledger.outputs(known.id)] == [OutputState.ARCHIVED] * 4
+    assert (await types(home, known.id)).count("prediction.archived") == 1
+    assert known.told["output"] == [None] * 4
+
+
 async def test_while_replicate_does_not_say_that_there_was_no_output_the_manifest_waits(home):
     known = await home.create(sandbox={"webhook": "never", "output": None, "api": ["5x:503"]})
     await home.webhook(json.dumps({**known.told, "id": known.id, "status": "succeeded", "output": None}).encode())
@@ -313,7 +328,7 @@ async def test_the_manifest_is_rung_for_when_all_files_were_archived_before_the_
     assert await home.house.conclude.step() == 1
 
 
-async def _ended(home, prediction_id: str) -> dict[str, object]:
+async def _ended(home, prediction_id: str) -> dict[str, Any]:
     """What Replicate says of it at its end, without our having heard."""
     replicate = home.house.ask.replicate
     for _ in range(400):
