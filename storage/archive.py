@@ -17,6 +17,7 @@ from storage.intake import PIECE_BYTES, Intake
 from storage.measure import measure
 from storage.media import HEAD_BYTES, detect
 from storage.spool import Spool, SpoolFile
+from storage.watch import never
 
 __all__ = ["Archived", "archive"]
 
@@ -36,6 +37,7 @@ class _Order:
     fetcher: Fetcher
     bytes_max: int
     store: bool
+    crowded: Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +59,19 @@ async def archive(
     fetcher: Fetcher,
     bytes_max: int,
     store: bool = True,
-    cancelled: Stop = lambda: False,
+    crowded: Stop = never,
+    cancelled: Stop = never,
 ) -> Archived:
     """Store the file behind `source` (an http(s) URL or a `data:` URI) under `stem` + "." + its ending.
 
     `stem` is a full key without the ending. Bytes that are whole while the bucket does not take them stay in the spool
     under `spool_name`: the next call with this name takes them to the bucket and fetches nothing, also after a restart
     and whatever its `source` is, so a name stands for one output for good. Without `store` the bucket, known to be
-    down, is not even asked: the file is brought to the spool, which ends in BucketUnavailable.
+    down, is not even asked: the file is brought to the spool, which ends in BucketUnavailable. While `crowded` says
+    that others wait for this place (asked in a thread), a slow source is given up.
     Raises Gone, Refused, Unavailable, BucketMisconfigured, Conflict, Cancelled; nothing half-written is ever visible.
     """
-    order = _Order(source, bucket, stem, spool, spool_name, fetcher, bytes_max, store)
+    order = _Order(source, bucket, stem, spool, spool_name, fetcher, bytes_max, store, crowded)
     whole = await fetcher.run(lambda stop: _whole(order, stop), cancelled, abandoned=_leave)
     if whole.file is not None:
         await _store(order, whole, whole.file, cancelled)
@@ -122,7 +126,7 @@ def _fetch(order: _Order, stop: Stop) -> _Whole:
         if data_uri.is_data_uri(order.source):
             proof = _decode(order.source, intake)
         else:
-            proof = order.fetcher.fetch(order.source, intake, stop)
+            proof = order.fetcher.fetch(order.source, intake, stop, order.crowded)
         archived = _describe(order, intake, proof)
         if intake.file is None:
             return _Whole(archived, data=bytes(intake.data()))

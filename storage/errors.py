@@ -28,6 +28,10 @@ class SourceUnavailable(Unavailable):
     """The source did not give the whole file this time."""
 
 
+class GaveWay(Unavailable):
+    """The source sends slowly, and others waited for its place."""
+
+
 class BucketUnavailable(Unavailable):
     """The bucket did not take, confirm or give the object this time; bytes already fetched stay in the spool."""
 

@@ -21,7 +21,7 @@ from storage.errors import Cancelled, SourceUnavailable
 from storage.exchange import Exchange, ask
 from storage.intake import Intake
 from storage.media import HEAD_BYTES, is_out_of_place
-from storage.watch import SLICE_S, Patience, Stalled, Watch
+from storage.watch import SLICE_S, Patience, Stalled, Watch, never
 
 COMPLETE_FETCHES_MAX = 3
 """Of a file that contradicts what its server says: two must agree, and one may have been broken."""
@@ -99,13 +99,15 @@ class Fetcher:
             future.add_done_callback(lambda done: _bury(done, abandoned))
             raise
 
-    def fetch(self, url: str, intake: Intake, cancelled: Callable[[], bool]) -> Proof:
+    def fetch(
+        self, url: str, intake: Intake, cancelled: Callable[[], bool], crowded: Callable[[], bool] = never
+    ) -> Proof:
         """Fetch a file into `intake`, whole. Blocks. Raises Gone, Refused, Unavailable, Cancelled.
 
-        Two complete fetches with equal bytes are enough where the server contradicts itself, or sends a page where a
-        picture should be.
+        A slow server is given up while `crowded`. Two complete fetches with equal bytes are enough where the server
+        contradicts itself, or sends a page where a picture should be.
         """
-        download = _Download(self, url, intake, Watch(self._patience, cancelled))
+        download = _Download(self, url, intake, Watch(self._patience, cancelled, crowded))
         seen = set[tuple[int, str]]()
         for _ in range(COMPLETE_FETCHES_MAX):
             claims, framed = download.whole()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from storage.errors import Cancelled, SourceUnavailable
+from storage.errors import Cancelled, GaveWay, SourceUnavailable
 
 
 class Stalled(SourceUnavailable):
@@ -20,22 +20,30 @@ class Patience:
     """Limits of one transfer. `read_s` bounds a silence and, apart from it, the whole head of an answer.
 
     A body slower than `rate_min` bytes a second over `rate_window_s` of waiting is given up: a server that sends one
-    byte every few seconds would otherwise hold a thread for an hour.
+    byte every few seconds would otherwise hold a thread for an hour. One slower than `rate_crowded` is given up when
+    others wait for its place.
     """
 
     connect_s: float = 10.0
     read_s: float = 30.0
     total_s: float = 3600.0
     rate_min: int = 1024
+    rate_crowded: int = 32 * 1024
     rate_window_s: float = 30.0
+
+
+def never() -> bool:
+    """For transfers for whose place nobody waits."""
+    return False
 
 
 @dataclass(slots=True)
 class Watch:
-    """Looks at the clock for one transfer. Raises Cancelled or SourceUnavailable; used by one thread."""
+    """Looks at the clock for one transfer. Raises Cancelled, SourceUnavailable, GaveWay; used by one thread."""
 
     patience: Patience
     cancelled: Callable[[], bool]
+    crowded: Callable[[], bool] = never
     started: float = field(default_factory=time.monotonic)
     _head_until: float | None = None
     _silent_since: float = 0.0
@@ -78,6 +86,8 @@ class Watch:
         if self._waited_s >= self.patience.rate_window_s:
             if self._received < self.patience.rate_min * self._waited_s:
                 raise Stalled(f"The server sent less than {self.patience.rate_min} bytes a second.")
+            if self._received < self.patience.rate_crowded * self._waited_s and self.crowded():
+                raise GaveWay("The server is slow, and others wait for this place.")
             self._waited_s, self._received = 0.0, 0
 
     def resumed(self) -> None:

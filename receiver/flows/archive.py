@@ -13,6 +13,7 @@ from receiver.core.redact import redact_text
 from receiver.core.retry import gap_ms
 from receiver.core.ring import Ring
 from receiver.core.telling import archived_output_event, folder
+from receiver.flows.crowd import Crowd
 from receiver.flows.outage import Outage
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.nouns import OutputClaim
@@ -34,7 +35,9 @@ log = logging.getLogger("outkeep.archive")
 class Fetch(Protocol):
     """The library's verb with everything but the output's own facts filled in by the wiring."""
 
-    async def __call__(self, source: str, *, stem: str, spool_name: str, store: bool) -> Archived: ...
+    async def __call__(
+        self, source: str, *, stem: str, spool_name: str, store: bool, crowded: Callable[[], bool]
+    ) -> Archived: ...
 
 
 class Seen(Protocol):
@@ -58,6 +61,7 @@ class Archive:
     seen: Seen
     leases: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     outage: Outage = field(default_factory=Outage)
+    crowd: Crowd = field(default_factory=Crowd)
 
     async def step(self, limit: int) -> int:
         """Archive up to `limit` outputs at once; gives how many were tried."""
@@ -67,7 +71,10 @@ class Archive:
         return len(tasks)
 
     async def start(self, limit: int) -> list[asyncio.Task[None]]:
-        """Claim up to `limit` outputs and begin with them; gives a task for each."""
+        """Claim up to `limit` outputs and begin with them; gives a task for each. With no room it looks who waits."""
+        self.crowd.waits = limit <= 0 and await self.ledger.waits()
+        if limit <= 0:
+            return []
         claims = await self.ledger.claim_outputs(
             limit,
             lease_ms=LEASE_MS,
@@ -106,13 +113,14 @@ class Archive:
     async def _fetched(self, claim: OutputClaim) -> Archived:
         output, met, archived = claim.output, None, None
         stem = self.bucket.key(f"{folder(claim.prediction)}/{object_name(output.path)}")
-        store = self.outage.begin()
+        store, crowded = self.outage.begin(), self.crowd.enter(claim.lease, output.expires_ms)
         try:
-            archived = await self.fetch(output.source, stem=stem, spool_name=output.link, store=store)
+            archived = await self.fetch(output.source, stem=stem, spool_name=output.link, store=store, crowded=crowded)
         except StorageError as error:
             met = error
             raise
         finally:
+            self.crowd.leave(claim.lease)
             if store:
                 self.outage.end(met, done=archived is not None)
         return archived

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from receiver.core.output import Output, OutputState
 from receiver.ledger import rows
-from receiver.ledger.due import SPOOL_FACT, at_risk
+from receiver.ledger.due import SPOOL_FACT, at_risk, vanishing
 from receiver.ledger.facts import Facts
 from receiver.ledger.tables import outputs
 
@@ -33,6 +33,12 @@ class Spooling(Facts):
                 sa.select(outputs.c.link, outputs.c.state).where(outputs.c.link.in_(links))
             )
             return {row.link: OutputState(row.state) for row in known}
+
+    async def waits(self) -> bool:
+        """Whether an output that can vanish is due and in nobody's hands."""
+        due = vanishing(self._database.clock.now()).where(outputs.c.lease.is_(None)).limit(1)
+        async with self._database.read() as connection:
+            return await connection.scalar(due) is not None
 
     async def at_risk(self, before_ms: int, limit: int) -> list[Output]:
         """Up to `limit` outputs at risk, the first to vanish first; see `core.output.risky_before_ms`."""

@@ -126,7 +126,7 @@ class Worker:
             if len(running) < places:
                 await self._sleep(Ring.OUTPUTS, seen, *running, least_s=0.0 if begun else IDLE_S)
             else:
-                await self._first_of(self._stop.wait(), *running)
+                await self._first_of(self._stop.wait(), *running, timeout_s=LOOK_EVERY_S)
             running = {task for task in running if not _ended(task)}
         await self._wind_up(running)
 

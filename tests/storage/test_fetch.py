@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from storage.address import AllowedHosts
-from storage.errors import Cancelled, Gone, Refused, SourceUnavailable
+from storage.errors import Cancelled, GaveWay, Gone, Refused, SourceUnavailable
 from storage.fetch import Fetcher
 from storage.intake import Intake
 from storage.spool import Spool
@@ -52,11 +52,12 @@ def fetch(
     bytes_max: int = 50_000_000,
     path: str = "/file",
     cancelled: Callable[[], bool] = lambda: False,
+    crowded: Callable[[], bool] = lambda: False,
 ) -> Got:
     with serving(*replies) as server, fetching(server.origin, patience) as fetcher:
         intake = Intake(spool=spool, name="one", bytes_max=bytes_max, cancelled=cancelled)
         try:
-            proof = fetcher.fetch(server.url(path), intake, cancelled)
+            proof = fetcher.fetch(server.url(path), intake, cancelled, crowded)
             body = bytes(intake.data()) if intake.file is None else intake.file.path.read_bytes()
             return Got(body, intake.sha256, proof.verified, proof.headers, server)
         finally:
@@ -465,6 +466,15 @@ def test_a_slow_but_steady_body_is_waited_for(spool: Spool) -> None:
     assert (
         fetch(spool, trickle(head(Content_Length=40) + body, every_s=0.01, at_first=38), patience=patience).body == body
     )
+
+
+def test_a_slow_body_gives_way_where_others_wait_and_a_quick_one_does_not(spool: Spool) -> None:
+    patience = Patience(read_s=1, rate_min=10, rate_crowded=10_000, rate_window_s=0.1)
+    body = bytes(range(40))
+    slow = trickle(head(Content_Length=40, ETag='"tag"') + body, every_s=0.01, at_first=38)
+    with pytest.raises(GaveWay, match="others wait"):
+        fetch(spool, slow, patience=patience, crowded=lambda: True)
+    assert fetch(spool, good(bytes(20_000_000)), patience=patience, crowded=lambda: True).verified
 
 
 def test_a_cancelled_transfer_stops_at_once(spool: Spool) -> None:
