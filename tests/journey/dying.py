@@ -50,9 +50,9 @@ class Dying:
     def reader(self) -> Reader:
         return self.proof.reader
 
-    def arm(self) -> None:
+    def arm(self, *, writes: bool = EVERY_WRITE) -> None:
         """From now on effects count."""
-        self.mortal.arm(self._at, writes=EVERY_WRITE)
+        self.mortal.arm(self._at, writes=writes)
 
     async def die_everywhere(self, way: Way, *, upto: int | None = None) -> None:
         """Die before each effect of the way in turn (or of the first `upto`), and at least once before each kind."""

@@ -12,6 +12,7 @@ from tests.servers.seaweedfs import SeaweedFS
 
 pytestmark = pytest.mark.timeout(900)
 LARGE_BYTES = 17_000_000  # goes through the spool, and to S3 in parts
+ACCEPT_EFFECTS = 30  # writes included, of taking in and reading two webhooks; what follows dies elsewhere
 START_EFFECTS = 24  # of a start until it answers and has looked for what others made; what follows dies elsewhere
 
 
@@ -60,6 +61,14 @@ async def spooling(place: Dying, word: str) -> None:
     prediction_id = await create(place, "big", **given)
     await completed(place, prediction_id)
     place.arm()
+    await archived(place, prediction_id)
+
+
+async def accepting(place: Dying, word: str) -> None:
+    """A webhook is taken in: here every single write into a file counts, too."""
+    prediction_id = await create(place, "numbers", prompt=word, sandbox={"webhook": "delay:0.3"})
+    await completed(place, prediction_id)
+    place.arm(writes=True)
     await archived(place, prediction_id)
 
 
@@ -127,6 +136,11 @@ async def test_dying_before_any_effect_of_a_large_file_loses_nothing(place):
 
 async def test_dying_before_any_effect_of_a_large_file_loses_nothing_on_servers(far_place):
     await far_place.die_everywhere(spooling)
+
+
+async def test_dying_before_any_write_of_taking_a_webhook_in_loses_nothing(place):
+    await place.die_everywhere(accepting, upto=ACCEPT_EFFECTS)
+    assert {"write ledger.db-wal", "fdatasync ledger.db-wal", "send to a caller"} <= set(place.died_before)
 
 
 async def test_dying_before_any_effect_of_a_file_within_a_webhook_loses_nothing(place):
