@@ -51,6 +51,9 @@ class Explain:
             return False
         async with self.ledger.transaction() as tx:
             known = await tx.lock(likely)
+            now_known = await tx.intended(intent.token)
+            if now_known is None or now_known.state == IntentState.KNOWN:
+                return False  # another process was quicker
             taken = await tx.explained(likely, since_ms=intent.made_ms - SKEW_MS - MADE_MS_MAX)
             free = [known[each] for each in likely if each not in taken and each in known]
             if free:

@@ -13,7 +13,8 @@ from receiver.ledger.rescuing import Lost
 WALK_MS_MAX = 30_000  # of the list in one go: whoever asked waits for the answer, and asks for the next part
 RUN_MS_MAX = 1_800_000  # a prediction runs for half an hour: what ended since a moment began no earlier before it
 LOST_MAX = 100  # outputs opened again in one transaction
-LOST_SEEN_MAX = 10_000  # and looked at in one go
+LOST_GAP_MS = 2_000  # between two such lots: their deadlines are over, and would go before those that can be met
+LOST_SEEN_MAX = 10_000  # looked at in one go
 REASONS = ("gone", "unavailable", "conflict", "refused")  # that may have passed
 
 
@@ -70,6 +71,7 @@ class Rescue:
     async def _reopened(self, created_after_ms: int) -> list[Lost]:
         """What is lost, after all of it that may be back was opened again. By id: what is lost once more comes once."""
         seen: list[Lost] = []
+        lots = 0
         while len(seen) < LOST_SEEN_MAX:
             after_id = seen[-1].id if seen else 0
             lost = await self.ledger.lost_outputs(created_after_ms=created_after_ms, after_id=after_id, limit=LOST_MAX)
@@ -79,7 +81,8 @@ class Rescue:
             again = [each for each in lost if _may_be_back(each)]
             async with self.ledger.transaction() as tx:
                 await tx.lock({each.prediction_id for each in again})
-                await tx.reopen([each.id for each in again])
+                await tx.reopen([each.id for each in again], due_in_ms=lots * LOST_GAP_MS)
+            lots += bool(again)
             self.ring(Ring.OUTPUTS)
         return seen
 

@@ -65,6 +65,8 @@ class Sweep:
         rest = _span(await self.ledger.fact(REST))
         back_to_ms = (began_ms if swept_ms is None else int(swept_ms)) - self.output_ttl_ms
         walk = await self.walk(back_to_ms)
+        if walk.error is not None:
+            log.warning("the account's list could not be read to its end; the next sweep goes on: %s", walk.error)
         if not walk.whole and walk.down_to_ms is None:
             return walk
         if not walk.whole and walk.down_to_ms is not None:
@@ -107,7 +109,6 @@ class Sweep:
                     return walk
         except ReplicateError as error:
             walk.error = error
-            log.warning("the account's list could not be read to its end; the next sweep goes on: %s", error)
             return walk
         walk.whole = True
         return walk

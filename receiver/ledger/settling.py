@@ -57,7 +57,7 @@ class Settling:
         )
         return settled.rowcount == 1
 
-    async def reopen(self, output_ids: Collection[int]) -> int:
+    async def reopen(self, output_ids: Collection[int], *, due_in_ms: int = 0) -> int:
         """Have lost outputs fetched once more, with their history; gives how many. Lock their predictions first.
 
         A manifest that is due or being written waits for them.
@@ -67,7 +67,7 @@ class Settling:
         opened = await self._connection.execute(
             sa.update(outputs)
             .where(outputs.c.id.in_(list(output_ids)), outputs.c.state == OutputState.LOST)
-            .values(state=OutputState.PENDING, reason=None, due_ms=self._database.clock.now(), lease=None)
+            .values(state=OutputState.PENDING, reason=None, due_ms=self._database.clock.now() + due_in_ms, lease=None)
             .returning(outputs.c.prediction_id)
         )
         owners = opened.scalars().all()

@@ -65,6 +65,18 @@ async def test_a_lost_output_that_is_opened_again_is_due_with_its_history(ledger
     assert known.archived_ms is not None
 
 
+async def test_what_is_opened_again_may_have_to_wait(ledgers: Ledgers) -> None:
+    ledger = await ledgers.open()
+    await given(ledger, prediction("p1", "succeeded"), [file()])
+    await lose(ledger)
+    (output,) = await ledger.outputs("p1")
+    async with ledger.transaction() as tx:
+        assert await tx.reopen([output.id], due_in_ms=60_000) == 1
+    assert await ledger.claim_outputs(1, lease_ms=15_000) == []
+    ledgers.forward(61_000)
+    await claim_one(ledger)
+
+
 async def test_what_is_not_lost_is_not_opened(ledger: Ledger) -> None:
     await given(ledger, prediction("p1", "succeeded"), [file()])
     assert await archive(ledger, await claim_one(ledger))

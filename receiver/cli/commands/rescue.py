@@ -98,6 +98,9 @@ async def _set_going(service: Any, since: str) -> _Going:
         going.gone += told["gone"]
         if told["next"] is None:
             return going
+        if told["next"] == asked.get("before"):
+            going.trouble = "it does not go on"
+            return going
         asked = {"since": going.since, "before": told["next"]}
 
 

@@ -1,6 +1,7 @@
 """The account's list: read whole, in parts, twice, and as odd as it may come."""
 
 import asyncio
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from receiver.core.output import OutputState
 from receiver.flows.sweep import REST, WATERMARK
 from receiver.sandbox.options import Options
 from tests.receiver.flows.test_asking import elsewhere, misbehave
+from tests.receiver.replicate.conftest import Scripted, reply
 
 HOUR_MS = 3_600_000
 
@@ -122,6 +124,24 @@ async def test_items_without_an_output_that_cannot_be_asked_about_are_kept_all_t
     await ended(home, ids)
     await misbehave(home, list=["lean"], api=["once:ok", "2x:404", "ok"])
     assert (await home.house.sweep.run()).found == [number]
+
+
+async def test_odd_items_of_the_list_hide_none_of_the_others(build):
+    items: list[Any] = [
+        5, None, "x", [], {}, {"id": None}, {"id": "../../etc"}, {"id": "a" * 65, "status": "succeeded"},
+        {"id": "when", "status": "succeeded", "output": "text", "created_at": "the day before"},
+        {"id": "what", "status": 7, "created_at": 12, "output": None, "input": [], "data_removed": "yes"},
+        {"id": "twice", "status": "starting"}, {"id": "twice", "status": "succeeded", "output": 1},
+        {"id": "deep", "status": "failed", "error": {"a": [1]}, "output": {"b": [[[]]]}},
+    ]  # fmt: skip
+    served = Scripted([reply(200, {"results": items, "next": None, "previous": 3})])
+    async with await asyncio.start_server(served, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        home = await build(OUTKEEP_REPLICATE_URL=f"http://127.0.0.1:{port}/v1")
+        assert (await home.house.sweep.run()).whole
+        await served.stop()
+    known = await home.house.ledger.statuses(["when", "what", "twice", "deep", "a" * 65])
+    assert known == {"when": "succeeded", "what": "unknown", "twice": "succeeded", "deep": "failed"}
 
 
 async def test_what_was_removed_before_we_came_is_told_lost_and_not_passed_over(home):
