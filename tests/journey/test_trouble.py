@@ -1,7 +1,9 @@
 """A disk that fails, is full or read-only, and a process that dies while it answers: nothing promised is lost."""
 
+import asyncio
 import re
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Service]:
         yield made
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3, 4, 6, 9, 14, 40])
+@pytest.mark.parametrize("nth", [1, 2, 4, 9, 40])
 async def test_after_one_sync_that_failed_nothing_is_taken_until_a_new_process_has_begun(
     served: Service, nth: int
 ) -> None:
@@ -50,7 +52,7 @@ async def test_no_webhook_is_answered_before_its_sync_has_ended_however_many_com
     assert len(answered) == 150
 
 
-@pytest.mark.parametrize("nth", [1, 2, 3, 5, 8, 13, 60])
+@pytest.mark.parametrize("nth", [1, 3, 8, 60])
 async def test_after_one_write_that_failed_nothing_is_taken_until_a_new_process_has_begun(
     served: Service, nth: int
 ) -> None:
@@ -62,12 +64,8 @@ async def test_after_one_write_that_failed_nothing_is_taken_until_a_new_process_
     await served.assert_kept()
 
 
-@pytest.mark.parametrize("nth", [15, 40])
-async def test_while_the_disk_is_full_webhooks_get_503_and_once_there_is_room_they_are_taken(
-    served: Service, nth: int
-) -> None:
-    full = f"inject=pwrite64:error=ENOSPC:when={nth}..{nth + 30}"
-    await served.start(*DISK, *served.ledgers_files, "-e", full)
+async def test_while_the_disk_is_full_webhooks_get_503_and_once_there_is_room_they_are_taken(served: Service) -> None:
+    await served.start(*DISK, *served.ledgers_files, "-e", "inject=pwrite64:error=ENOSPC:when=20..50")
     await served.load(200)
     assert served.answers[503] > 0, served.answers
     assert served.taken.keys() <= durable(served.log)
@@ -91,7 +89,7 @@ async def test_a_disk_too_full_to_write_the_log_back_does_not_keep_a_process_fro
     await served.assert_kept()
 
 
-@pytest.mark.parametrize("nth", [12, 30, 31, 70])
+@pytest.mark.parametrize("nth", [12, 31, 70])
 async def test_a_process_killed_while_it_answers_has_on_disk_what_it_answered(served: Service, nth: int) -> None:
     await served.start("-e", "trace=write", "-e", f"inject=write:signal=KILL:when={nth}")
     await served.load(200)
@@ -113,10 +111,15 @@ async def test_a_sync_that_fails_while_the_log_is_written_back_ends_the_process_
     await served.assert_kept()
 
 
-async def test_a_process_that_failed_is_followed_by_one_that_takes_what_comes(served: Service) -> None:
+async def test_a_process_that_failed_ends_within_ten_seconds_and_the_next_takes_what_comes(served: Service) -> None:
     await served.start(*DISK, *served.ledgers_files, "-e", "inject=fdatasync,fsync:error=EIO:when=5")
-    await served.load(50)
-    assert await served.ended() == START_AGAIN
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=70) as client:
+        reader = asyncio.ensure_future(client.get("/events?after=latest&wait=60"))
+        await served.load(50)
+        failed_s = time.monotonic()
+        assert await served.ended() == START_AGAIN
+        assert time.monotonic() - failed_s < 10
+        await asyncio.gather(reader, return_exceptions=True)
     assert await served.start()
     await served.load(50)
     assert len(served.taken) == 50
