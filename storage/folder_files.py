@@ -144,11 +144,15 @@ class Tree:
         """A new temporary file."""
         path = self._drafts / uuid4().hex
         try:
-            return Draft(path)
+            draft = Draft(path)
         except FileNotFoundError:  # somebody tidied the folder away
             self._durable.clear()
             self._ensure(self._drafts)
-            return Draft(path)
+            draft = Draft(path)
+        if path.exists():
+            return draft
+        draft.close()  # a sweep came between its making and its locking
+        return self.draft()
 
     def path(self, key: str) -> Path:
         """Where a key's file stands. Raises Refused."""

@@ -124,6 +124,22 @@ async def test_drafts_of_the_dead_are_swept_and_those_of_the_living_spared(bucke
     await other.close()
 
 
+async def test_a_draft_that_a_sweep_found_before_it_was_locked_is_made_again(
+    bucket: FolderBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    calls = itertools.count()
+
+    def late(file: int, how: int) -> None:
+        if next(calls) == 0:
+            assert bucket._tree.sweep() == 1
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert (await put(bucket, "k", b"x")).size == 1
+    assert drafts(bucket) == []
+
+
 @pytest.mark.parametrize("key", [".tmp/x", ".tmp"])
 async def test_keys_among_the_drafts_are_refused(bucket: FolderBucket, key: str) -> None:
     with pytest.raises(Refused):
