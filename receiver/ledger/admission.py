@@ -1,8 +1,9 @@
 """Who is still taken when the disk is slow: nobody waits long for an answer, and who would have to hears so at once."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 WAIT_S_MAX = 1.5
 """Of what is expected for a newcomer. Replicate gives an answer a few seconds: this leaves room for being wrong."""
@@ -12,6 +13,7 @@ ANSWER_S_MAX = 1.8
 
 PRESSED_S = 0.75  # of expected waiting: from here on whoever can come later makes room for those who can't
 PRESSED_FOR_S = 1.0  # after somebody was refused: as long as callers are told to stay away
+_LAST = 4  # batches of which the slowest counts
 _FORGET = 0.7  # what a batch leaves of the weight of those before it: about the last three count
 _SPREAD_BYTES = 64 * 1024  # batches that differ in size by less than this say nothing about what a byte costs
 
@@ -20,9 +22,9 @@ _SPREAD_BYTES = 64 * 1024  # batches that differ in size by less than this say n
 class Admission:
     """Expects how long a newcomer would wait, from how long the last batches took.
 
-    A batch costs a sync, however small it is, and something for each byte: a line through the last few. Bad news is
-    believed at once, and a batch that does not end counts for as long as it has lasted. Times are seconds of any clock
-    that never goes back.
+    A batch costs a sync, however small it is, and something for each byte: a line through the last few. The slowest of
+    them counts, since others write in between, and a batch that does not end for as long as it has lasted. Times are
+    seconds of any clock that never goes back.
     """
 
     _began_s: float | None = None
@@ -32,7 +34,7 @@ class Admission:
     _took_s: float = 0.0
     _size_size: float = 0.0
     _size_took: float = 0.0
-    _last: tuple[int, float] = (0, 0.0)
+    _last: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_LAST))
 
     def begun(self, now_s: float) -> None:
         """Somebody waits; tell it as often as you like."""
@@ -48,7 +50,7 @@ class Admission:
         self._took_s = _FORGET * self._took_s + took_s
         self._size_size = _FORGET * self._size_size + size * size
         self._size_took = _FORGET * self._size_took + size * took_s
-        self._last = size, took_s
+        self._last.append((size, took_s))
 
     def admits(self, now_s: float, *, batches: int, size: int) -> bool:
         """Whether one more may wait: the `batches` until it is through, and the bytes in them, its own included."""
@@ -77,8 +79,8 @@ class Admission:
         spread = self._size_size / self._weight - mean_size**2
         together = self._size_took / self._weight - mean_size * mean_took_s
         byte_s = max(0.0, together / (max(0.0, spread) + _SPREAD_BYTES**2))
-        last_size, last_took_s = self._last
-        return max(0.0, mean_took_s - byte_s * mean_size, last_took_s - byte_s * last_size), byte_s
+        slowest_s = max([took_s - byte_s * size for size, took_s in self._last])
+        return max(0.0, mean_took_s - byte_s * mean_size, slowest_s), byte_s
 
 
 class Callers:
