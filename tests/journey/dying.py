@@ -19,7 +19,7 @@ from tests.servers.nursery import Nursery
 
 EVERY_WRITE = os.environ.get("OUTKEEP_PROOF") == "full"  # those into files and into transactions, too: far more deaths
 QUIET_S = 0.1  # without any effect: then a way is at its end
-AGAIN_MAX = 3  # tries to die before an effect whose number has changed meanwhile
+AGAIN_MAX = 2  # tries to die before an effect whose number has changed meanwhile
 LEASES_MS = 15_000  # what a dead process leaves claimed on Postgres
 SETTINGS: dict[str, str] = {
     "OUTKEEP_RECONCILE_AFTER_S": "2",
