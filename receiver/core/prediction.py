@@ -189,8 +189,8 @@ def _found(known: Prediction, sifted: Sifted) -> tuple[Found, ...]:
     if known.final and known.told.get("output") is not None and PARTIAL not in known.told:
         return ()  # the end was told with its output: that is what we keep
     removed = update.told.get("data_removed") is True and output is None and update.status == "succeeded"
-    if removed and not known.has_files and known.told.get("output") is None:
-        return (Found(outputs.ROOT, "", REMOVED),)
+    if removed and (known.told.get("output") is not None or not known.has_files):
+        return (Found(outputs.ROOT, "", REMOVED),)  # beside what we have of it: nobody knows whether that was all
     return sifted.found
 
 

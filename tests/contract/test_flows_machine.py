@@ -281,6 +281,7 @@ class Histories(RuleBasedStateMachine):
                 break
             self._forward(61)
         await self.oracle.rest(self.house, self._objects())
+        assert self._spooled() == [], "bytes lie in the spool that nobody will fetch"
 
     def _objects(self) -> list[str]:
         """The keys in the bucket, drafts left out."""
@@ -291,6 +292,9 @@ class Histories(RuleBasedStateMachine):
         prefix = self.house.bucket.key("")
         listed = self.s3.client().list_objects_v2(Bucket=self.s3.bucket, Prefix=prefix)
         return [each["Key"] for each in listed.get("Contents", ())]
+
+    def _spooled(self) -> list[str]:
+        return [path.name for path in Path(self.folder.name, "spool").glob("[!.]*")]
 
     def _live(self, acts: list[str]) -> None:
         """What goes on between the troubles: predictions go on, webhooks come, steps are taken."""

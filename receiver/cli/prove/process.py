@@ -49,7 +49,6 @@ class Process:
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", _PROGRAM, "serve",
                 env=self._environ, cwd=self._folder, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is for us: we end it
             )  # fmt: skip
         self.starts += 1
         ends_s = asyncio.get_running_loop().time() + STARTS_S_MAX

@@ -110,6 +110,18 @@ def test_an_output_that_was_removed_before_we_asked_is_lost_with_a_reason():
     assert again.events == ()
 
 
+@pytest.mark.parametrize("early", [["https://replicate.delivery/a.png"], "half a sent", {"text": "words"}])
+def test_an_end_that_was_removed_loses_what_may_have_come_after_the_output_that_we_know(early):
+    decision = merge(None, told("processing", output=early), told("succeeded", output=None, data_removed=True))
+    assert [(found.path, found.lost) for found in decision.found] == [("output", REMOVED)]
+    assert types(decision)[-1] == "output.lost"
+
+
+def test_a_single_file_that_we_know_was_all_there_is():
+    known = merge(None, told("processing", output="https://replicate.delivery/a.png")).prediction
+    assert merge(known, told("succeeded", output=None, data_removed=True)).found == ()
+
+
 def test_output_and_logs_never_shrink_while_it_runs():
     decision = merge(None, told("processing", output=["a", "b"], logs="12"), told("processing", output=["a"], logs="1"))
     assert decision.prediction.told["output"] == ["a", "b"]
