@@ -16,7 +16,7 @@ from receiver.ledger.room import Room
 
 TURNS_OF_LEASE = 3  # renewed that often in the time that a lease lasts: two turns may fail
 SILENT_TURNS_MAX = 24  # two minutes with leases of 15 s: a loop that did nothing for so long is as good as dead
-END_S_MAX = 2.0  # for a turn in hand at the end; a server that does not answer is not waited for
+END_S_MAX = 0.5  # for a turn in hand at the end; a server that does not answer is not waited for
 
 log = logging.getLogger("outkeep.leases")
 

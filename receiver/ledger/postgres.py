@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from receiver.core.errors import LedgerUnavailable, Misconfigured
 from receiver.ledger.database import Clock, Database, reason
 
-CONNECTIONS_MAX = 10  # of one process, besides the committer's one and the listener's one
+CONNECTIONS_MAX = 10  # of one process, besides the one each of committer, listener and keeper
 CONNECT_S = 5
 
 # A server that vanished without a word is noticed in 20 s, not in the hours that TCP allows.

@@ -7,7 +7,7 @@ from receiver.core import telling
 from receiver.core.event import cursor, told
 from receiver.core.links import Links
 from receiver.core.output import Attempt, Output, OutputState, Stored
-from receiver.core.prediction import Prediction
+from receiver.core.prediction import PARTIAL, Prediction
 
 LINKS = Links("https://keep.example/base")
 STORED = Stored(
@@ -75,6 +75,13 @@ def test_what_nobody_told_yet_is_empty_where_clients_take_no_null(unsaid):
     }  # fmt: skip
     assert told_["created_at"] == "2026-11-22T08:00:00.000Z"
     assert (told_["output"], told_["error"], told_["started_at"], told_["completed_at"]) == (None, None, None, None)
+
+
+def test_that_an_output_may_be_a_part_only_is_nobody_elses_business():
+    heard = replace(PREDICTION, told={**PREDICTION.told, PARTIAL: True}, archived_ms=7)
+    told_ = [telling.replicate_prediction(heard, [ARCHIVED], LINKS), telling.api_prediction(heard, [ARCHIVED], LINKS)]
+    assert not [each for each in told_ if PARTIAL in each]
+    assert PARTIAL.encode() not in telling.manifest(heard, [ARCHIVED], archived_ms=7, version="1")
 
 
 def test_failure_shows_at_once():

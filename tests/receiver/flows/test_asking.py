@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import httpx
@@ -5,6 +6,7 @@ import pytest
 
 from receiver.core.errors import UpstreamError
 from receiver.core.prediction import Prediction, Source, Update
+from receiver.flows import reconcile
 from receiver.flows.asking import ABSENT_GAP_MS, GAP_MS_MAX, POLL_MS, Patience
 from receiver.flows.reconcile import DENIALS_MIN
 from receiver.sandbox.options import Options
@@ -44,6 +46,33 @@ async def test_an_unanswered_question_is_asked_again(home):
     now_known = await home.house.ledger.prediction(known.id)
     assert now_known is not None
     assert now_known.ask_due_ms == pytest.approx(home.clock() + ABSENT_GAP_MS, abs=5000)
+
+
+async def test_a_question_is_given_up_before_its_lease_ends_and_asked_again(home, monkeypatch):
+    assert reconcile.LEASE_MS <= 15_000
+    assert reconcile.QUESTION_S_MAX * 1000 < reconcile.LEASE_MS
+    known = await home.create(sandbox={"webhook": "never"})
+    await misbehave(home, api=["hang:60"])
+    home.clock.ahead_ms = 61_000
+    monkeypatch.setattr(reconcile, "QUESTION_S_MAX", 0.3)
+    assert await asyncio.wait_for(home.house.reconcile.step(), 5) == 1
+    await misbehave(home)
+    assert await home.house.reconcile.step() == 0
+    home.clock.ahead_ms += reconcile.LEASE_MS
+    assert await home.house.reconcile.step() == 1
+    await home.finish(known.id)
+
+
+async def test_questions_that_are_broken_off_are_due_at_once(home):
+    await home.create(sandbox={"webhook": "never"})
+    await misbehave(home, api=["hang:60"])
+    home.clock.ahead_ms = 61_000
+    asking = asyncio.create_task(home.house.reconcile.step())
+    await asyncio.sleep(0.3)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await misbehave(home)
+    assert await home.house.reconcile.step() == 1
 
 
 async def denied(home, prediction_id: str) -> Prediction:
