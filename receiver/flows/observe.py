@@ -21,6 +21,7 @@ from receiver.replicate.payload import Unreadable, read_delivery, read_update
 log = logging.getLogger("outkeep.observe")
 
 READ_MAX = 100  # deliveries in one transaction: enough to share its fsync, few enough to let others have their turn
+PRESSED_READ_MAX = 10  # while webhooks queue for the disk: they wait for as long as our transaction takes
 _LARGE_BYTES = 256 * 1024  # reading more than this would hold up everybody on the event loop
 
 
@@ -43,7 +44,7 @@ class Observe:
         One that can't be processed, for whatever reason that is its own, is quarantined and stops nobody behind it.
         """
         try:
-            return await self._batch(limit, [])
+            return await self._batch(min(limit, PRESSED_READ_MAX) if self.ledger.pressed() else limit, [])
         except LedgerRefused:
             pass  # one of them holds what can't be written
         except LedgerUnavailable:

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-WAIT_S_MAX = 1.5
+WAIT_S_MAX = 1.2
 """Of what is expected for a newcomer. Replicate gives an answer a few seconds: this leaves room for being wrong."""
 
 ANSWER_S_MAX = 1.8
 """After which one who was taken hears no, whatever became of the delivery. A call that comes again is harmless."""
 
-PRESSED_S = 0.75  # of expected waiting: from here on whoever can come later makes room for those who can't
+PRESSED_S = 0.6  # of expected waiting: from here on whoever can come later makes room for those who can't
 PRESSED_FOR_S = 1.0  # after somebody was refused: as long as callers are told to stay away
 _LAST = 4  # batches of which the slowest counts
 _FORGET = 0.7  # what a batch leaves of the weight of those before it: about the last three count
@@ -52,24 +52,28 @@ class Admission:
         self._size_took = _FORGET * self._size_took + size * took_s
         self._last.append((size, took_s))
 
-    def admits(self, now_s: float, *, batches: int, size: int) -> bool:
-        """Whether one more may wait: the `batches` until it is through, and the bytes in them, its own included."""
-        if self._began_s is None or self.expected_s(now_s, batches=batches, size=size) <= WAIT_S_MAX:
+    def admits(self, now_s: float, *, flying: int, batches: int, size: int) -> bool:
+        """Whether one more may wait: for the bytes that are being written, and for the batches and bytes until its own.
+
+        Of the last two its own are a part.
+        """
+        if self._began_s is None or self.expected_s(now_s, flying=flying, batches=batches, size=size) <= WAIT_S_MAX:
             return True  # with nobody waiting one is always taken, or we would never hear that the disk is well again
         self._refused_s = now_s
         return False
 
-    def expected_s(self, now_s: float, *, batches: int, size: int) -> float:
+    def expected_s(self, now_s: float, *, flying: int, batches: int, size: int) -> float:
         """How long a newcomer would wait."""
         gone_s = 0.0 if self._began_s is None else now_s - self._began_s
         sync_s, byte_s = self._costs()
-        return max(batches * sync_s + size * byte_s - gone_s, sync_s, gone_s)
+        left_s = max(0.0, sync_s + flying * byte_s - gone_s) if flying else 0.0
+        return max(left_s + batches * sync_s + size * byte_s, gone_s)
 
-    def presses(self, now_s: float, *, batches: int, size: int) -> bool:
+    def presses(self, now_s: float, *, flying: int, batches: int, size: int) -> bool:
         """Whether whoever can come later should: somebody was just refused, or a queue is about to be too long."""
         if now_s - self._refused_s < PRESSED_FOR_S:
             return True
-        return batches > 2 and self.expected_s(now_s, batches=batches, size=size) > PRESSED_S
+        return batches > 1 and self.expected_s(now_s, flying=flying, batches=batches, size=size) > PRESSED_S
 
     def _costs(self) -> tuple[float, float]:
         """Seconds for a batch, and for a byte in it."""

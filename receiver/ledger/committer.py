@@ -47,6 +47,7 @@ class Committer:
         self._came_bytes = 0  # of usual deliveries, as the loop counts them
         self._went_bytes = 0  # likewise, as the thread does
         self._was_large = False
+        self._flying_bytes = 0  # of the batch that is being written
         self._rows = 0
         self._bytes = 0
         self._admission = Admission()
@@ -111,13 +112,13 @@ class Committer:
 
     def _ahead(self, size: int) -> dict[str, int]:
         """What has to be committed until a newcomer of that size is: usual ones let one large one pass at most."""
-        queued, large = len(self._waiting), len(self._large)
-        own = 1 + (large if size >= LARGE_BYTES else queued // BATCH_MAX)
-        usual_bytes = self._came_bytes - self._went_bytes
-        rest_bytes = self._bytes - usual_bytes  # of what is being committed, and of large ones
-        if size < LARGE_BYTES and large:
-            rest_bytes //= large + (self._rows > queued + large)
-        return {"batches": own + (self._rows > queued + large), "size": usual_bytes + rest_bytes + size}
+        usual_bytes, large = self._came_bytes - self._went_bytes, len(self._large)
+        large_bytes = max(0, self._bytes - usual_bytes - self._flying_bytes)
+        if size < LARGE_BYTES:
+            batches, ahead = 1 + len(self._waiting) // BATCH_MAX, usual_bytes + large_bytes // max(1, large)
+        else:
+            batches, ahead = 1 + 2 * large, usual_bytes + large_bytes
+        return {"flying": self._flying_bytes, "batches": batches, "size": ahead + size}
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -134,11 +135,13 @@ class Committer:
         while batch := self._next():
             loop.call_soon_threadsafe(self._tell, batch, self._commit(batch))
             if self._database.others_wait():
+                self._flying_bytes = 0
                 return
 
     def _next(self) -> list[_Waiting]:
         self._was_large = bool(self._large) and not (self._was_large and self._waiting)
         if self._was_large:
+            self._flying_bytes = self._large[0].size
             return [self._large.popleft()]
         batch: list[_Waiting] = []
         size = 0
@@ -146,6 +149,7 @@ class Committer:
             batch.append(self._waiting.popleft())
             size += batch[-1].size
         self._went_bytes += size
+        self._flying_bytes = size
         return batch
 
     def _tell(self, batch: Sequence[_Waiting], outcomes: Sequence[bool | Exception]) -> None:

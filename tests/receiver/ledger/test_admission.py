@@ -25,7 +25,7 @@ def taken(made, now_s, *, rows_max=100_000):
     """How many rows are taken at once while a batch of one is under way; they go in batches of 512."""
     made.begun(now_s)
     for rows in range(rows_max):
-        if not made.admits(now_s, batches=2 + rows // 512, size=(rows + 2) * ROW_BYTES):
+        if not made.admits(now_s, flying=ROW_BYTES, batches=1 + rows // 512, size=(rows + 1) * ROW_BYTES):
             return rows
     return rows_max
 
@@ -45,12 +45,12 @@ def test_what_a_row_costs_is_learned_from_batches_of_different_sizes():
     assert fits * 0.8 < taken(made, now_s) < fits * 1.2
 
 
-@pytest.mark.parametrize("took_s", [0.8, 1.0, 1.4])
+@pytest.mark.parametrize("took_s", [0.8, 1.0, 1.1])
 def test_a_slow_sync_takes_those_who_come_late_enough_for_the_next_one(took_s):
     made, now_s = learned(*[(1, took_s)] * 5)
     made.begun(now_s)
-    assert not made.admits(now_s, batches=2, size=2 * ROW_BYTES)
-    assert made.admits(now_s + took_s * 0.95, batches=2, size=2 * ROW_BYTES)
+    assert not made.admits(now_s, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
+    assert made.admits(now_s + took_s * 0.95, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
 
 
 def test_bad_news_is_believed_at_once_and_good_news_soon():
@@ -66,30 +66,30 @@ def test_bad_news_is_believed_at_once_and_good_news_soon():
 def test_a_batch_that_does_not_end_has_all_newcomers_refused():
     made, now_s = learned(*[(1, 0.005)] * 10)
     made.begun(now_s)
-    assert made.admits(now_s + WAIT_S_MAX - 0.1, batches=2, size=2 * ROW_BYTES)
-    assert not made.admits(now_s + WAIT_S_MAX + 0.1, batches=2, size=2 * ROW_BYTES)
+    assert made.admits(now_s + WAIT_S_MAX - 0.1, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
+    assert not made.admits(now_s + WAIT_S_MAX + 0.1, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
 
 
 def test_with_nobody_waiting_one_is_taken_to_see_whether_the_disk_is_well_again():
     made, now_s = learned((1, 60.0))
-    assert made.admits(now_s, batches=1, size=ROW_BYTES)
+    assert made.admits(now_s, flying=0, batches=1, size=ROW_BYTES)
     made.begun(now_s)
-    assert not made.admits(now_s, batches=2, size=2 * ROW_BYTES)
+    assert not made.admits(now_s, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
 
 
 def test_others_are_asked_to_come_later_before_a_delivery_is_refused():
     made, now_s = learned(*[(512, 0.4)] * 5)
     made.begun(now_s)
-    assert not made.presses(now_s, batches=2, size=600 * ROW_BYTES)
-    assert made.presses(now_s, batches=3, size=1_100 * ROW_BYTES)
-    assert made.admits(now_s, batches=3, size=1_100 * ROW_BYTES)
+    assert not made.presses(now_s, flying=512 * ROW_BYTES, batches=1, size=88 * ROW_BYTES)
+    assert made.presses(now_s, flying=512 * ROW_BYTES, batches=2, size=588 * ROW_BYTES)
+    assert made.admits(now_s, flying=512 * ROW_BYTES, batches=2, size=588 * ROW_BYTES)
 
 
 def test_others_are_asked_to_come_later_for_a_second_after_a_refusal():
     made, now_s = learned((1, 60.0))
     assert taken(made, now_s) == 0
-    assert made.presses(now_s + 0.9, batches=1, size=0)
-    assert not made.presses(now_s + 1.1, batches=1, size=0)
+    assert made.presses(now_s + 0.9, flying=0, batches=1, size=0)
+    assert not made.presses(now_s + 1.1, flying=0, batches=1, size=0)
 
 
 async def test_who_waits_too_long_is_told_so_in_time_and_the_others_are_not(monkeypatch):
