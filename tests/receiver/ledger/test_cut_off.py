@@ -14,9 +14,10 @@ from tests.contract.ledger_nouns import delivery, file, given, prediction
 from tests.servers import postgres
 from tests.servers.cutting import Cut, Proxy
 
+COMMIT = b"COMMIT\0"  # as the driver says it; "READ COMMITTED" is another thing
 CUTS = [
-    *[Cut(b"COMMIT", ask=count) for count in (-1, 0, 3, 6, 7)],
-    *[Cut(b"COMMIT", answer=count) for count in (0, 1, 5, 12, 13, 17)],
+    *[Cut(COMMIT, ask=count) for count in (-1, 0, 3, 6, 7)],
+    *[Cut(COMMIT, answer=count) for count in (0, 1, 5, 12, 13, 17)],
 ]
 
 
@@ -38,6 +39,7 @@ async def test_a_delivery_whose_commit_was_cut_off_is_there_once_whatever_was_an
 ) -> None:
     proxy, ledger = between
     for number, cut in enumerate(CUTS):
+        await ledger.accept(delivery("before"))  # so that there is a connection, whose own beginning ends in a COMMIT
         proxy.cut = Cut(cut.trigger, cut.ask, cut.answer)
         together = [ledger.accept(delivery(f"msg_{number}_{place}", body=b"%d" % number)) for place in range(3)]
         outcomes = await asyncio.wait_for(asyncio.gather(*together, return_exceptions=True), 20)
@@ -49,7 +51,7 @@ async def test_a_delivery_whose_commit_was_cut_off_is_there_once_whatever_was_an
             assert kept is not None or isinstance(outcome, LedgerUnavailable), f"{cut}: {name} was promised and is lost"
             await ledger.accept(delivery(name, body=b"%d" % number))
     kept_ones = (await ledger.deliveries(limit=1000)).items
-    assert sorted(each.id for each in kept_ones) == sorted(
+    assert sorted(each.id for each in kept_ones if each.id != "before") == sorted(
         f"msg_{n}_{place}" for n in range(len(CUTS)) for place in range(3)
     )
     assert await ledger.ready()
@@ -58,6 +60,7 @@ async def test_a_delivery_whose_commit_was_cut_off_is_there_once_whatever_was_an
 async def test_work_whose_commit_was_cut_off_and_is_done_again_is_done_once(between: tuple[Proxy, Ledger]) -> None:
     proxy, ledger = between
     for number, cut in enumerate(CUTS):
+        await given(ledger, prediction("before"), [])
         proxy.cut = Cut(cut.trigger, cut.ask, cut.answer)
         told = False
         for _ in range(3):
