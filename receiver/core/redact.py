@@ -26,6 +26,11 @@ _SECRET_NAMES = frozenset(
     ("auth", "authorization", "token", "secret", "password", "passwd", "api_key", "apikey", "api_token", "access_token",
      "auth_token", "secret_key", "private_key", "replicate_api_token", "hf_token", "openai_api_key", "webhook_secret")
 )  # fmt: skip
+_SECRET_MEMBER = re.compile(
+    rf'("(?:{"|".join(sorted(_SECRET_NAMES)).replace("_", "[_-]")})"\s*+:\s*+)"[^"\\]*+(?:\\.[^"\\]*+)*+"?',
+    re.IGNORECASE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(?:/|u00((?!22|5c)[2-7][0-9a-f]))", re.IGNORECASE)  # of what JSON could as well say plainly
 
 
 def redact(value: Any) -> Any:
@@ -53,11 +58,17 @@ def redact_presigned(value: Any) -> Any:
 
 def redact_text(text: str) -> str:
     """The same text without what opens something. `data:` URIs are left alone: they are long and hold no names."""
-    if text.startswith("data:"):
+    if text.startswith("data:") and " " not in text and "\n" not in text:
         return text
     if len(text) > _PIECE_CHARACTERS:
         return "".join(map(_redacted, _pieces(text)))
     return _redacted(text)
+
+
+def redact_unread(text: str) -> str:
+    """The same for text that was meant as JSON, and was not read: by the names of its members, and with its escapes."""
+    text = _SECRET_MEMBER.sub(rf'\1"{REDACTED}"', text)
+    return redact_text(_ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else "/", text))
 
 
 def _pieces(text: str) -> Iterator[str]:

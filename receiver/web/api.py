@@ -14,7 +14,7 @@ from starlette.routing import Route
 from receiver.core.clock import iso
 from receiver.core.delivery import TOLD_STATES, Delivery
 from receiver.core.output import Output, OutputState
-from receiver.core.redact import REDACTED, redact, redact_text
+from receiver.core.redact import REDACTED, redact, redact_text, redact_unread
 from receiver.core.telling import api_output, api_prediction
 from receiver.runtime.wiring import House
 from receiver.web.parameters import ID, Parameters
@@ -27,7 +27,7 @@ SHOWN_BYTES_MAX = 1024 * 1024
 
 STATUSES = ("starting", "processing", "succeeded", "failed", "canceled", "aborted")  # in the order of a life
 
-_SECRET_HEADERS = ("auth", "cookie", "signature", "token", "secret", "key")
+_SECRET_HEADERS = ("auth", "cookie", "signature", "token", "secret", "key", "jwt", "session", "credential", "passw")
 _PAGING = ("after", "limit")
 _WEBHOOK_ID = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
 
@@ -170,4 +170,4 @@ def _shown_body(body: bytes) -> dict[str, Any]:
             pass
         else:
             return {"body": told}
-    return {"text": redact_text(body[:SHOWN_BYTES_MAX].decode("utf-8", "replace"))}
+    return {"text": redact_unread(body[:SHOWN_BYTES_MAX].decode("utf-8", "replace"))}

@@ -191,6 +191,30 @@ async def test_a_body_that_can_not_be_shown_as_json_is_shown_as_text(site, body)
     assert "verysecret" not in answer.text
 
 
+@pytest.mark.parametrize("more", [b'"metrics": NaN', b'"logs": "' + b"x" * 1_100_000 + b'"', b"no end"])
+async def test_secrets_in_a_body_that_can_not_be_read_are_not_shown(site, more):
+    given = {
+        "Api-Key": 'very-secret\\" very-secret',
+        "auth": "very-secret-2",
+        "image": "https://x.example/i.png?a=1\\u0026X-Amz-Signature=very-secret",
+        "other": "https:\\/\\/me:very-secret@x.example",
+    }
+    members = ", ".join(f'"{name}" : "{value}"' for name, value in given.items())
+    body = f'{{"id": "p1", "input": {{{members}}}, '.encode() + more + b"}"
+    await site.post("/webhooks/replicate", content=body, headers=site.signed(body))
+    answer = await site.get("/api/deliveries/msg_1")
+    assert "very-secret" not in answer.text
+    assert answer.json()["text"].startswith('{"id": "p1", "input": {"Api-Key" : "[redacted]", "auth" : "[redacted]", ')
+
+
+async def test_a_body_that_begins_like_a_data_uri_is_searched_for_secrets(site):
+    body = b"data: r8_verysecret4444"
+    await site.post("/webhooks/replicate", content=body, headers=site.signed(body) | {"CF-Access-Jwt-Assertion": "ey"})
+    shown = (await site.get("/api/deliveries/msg_1")).json()
+    assert shown["text"] == "data: [redacted]"
+    assert dict(shown["headers"])["cf-access-jwt-assertion"] == "[redacted]"
+
+
 async def test_outputs_at_risk_are_those_that_vanish_soon(build):
     site = await build(OUTKEEP_OUTPUT_HOSTS="http://127.0.0.1:9", OUTKEEP_OUTPUT_TTL_S="3600")
     url = "http://127.0.0.1:9/out.png"
