@@ -66,6 +66,7 @@ class Stored:
 class Output:
     """One file of one prediction. `link` is the capability in its permanent link; `stored` is set when archived.
 
+    `attempts` counts tries to archive it, each of them whole: what is resumed or fetched twice to be sure is one try.
     `held_by` names the spool that has the bytes whole while the bucket does not take them, "" while none has.
     """
 

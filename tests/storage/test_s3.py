@@ -276,7 +276,11 @@ async def test_a_comparison_that_is_cut_short_is_an_outage(bucket: S3Bucket, ser
 
 @pytest.mark.parametrize("operation", ["create", "part", "complete"])
 @pytest.mark.parametrize(
-    "fault", [BUSY, LOSE, DROP, Say(500, "InternalError"), Say(503, "SlowDown", {"Retry-After": "0"})]
+    "fault",
+    [
+        *(BUSY, LOSE, DROP, Say(409, "ConditionalRequestConflict")),
+        *(Say(500, "InternalError"), Say(503, "SlowDown", {"Retry-After": "0"})),
+    ],
 )
 async def test_a_large_file_outlives_any_single_fault(
     bucket: S3Bucket, server: FaultyS3, tmp_path: Path, operation: str, fault: str | Say
