@@ -45,7 +45,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
             listening.cancel()
             stop.set()
             await asyncio.wait((service,))
-        await service
+            service.result()  # why it ended by itself says more than what came of that
 
 
 def settings_of(folder: Path, sandbox: Running, port: int) -> Settings:
