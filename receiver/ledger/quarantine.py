@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from receiver.core.delivery import Delivery, DeliveryState
 from receiver.ledger import rows
+from receiver.ledger.columns import Plain
 from receiver.ledger.room import Room
 from receiver.ledger.tables import deliveries, updates
 
@@ -48,12 +49,12 @@ class Quarantine(Room):
 
         Gives the ids that are new by this. The calls themselves are gone then, also those whose id was there already.
         """
-        new: set[str] = set()
+        if not verified:
+            return set()
+        insert = self._database.insert(deliveries).from_select(_INSERTED, _delivered(verified))
+        fresh = insert.on_conflict_do_nothing(index_elements=[deliveries.c.id]).returning(deliveries.c.id)
         async with self._database.write() as connection:
-            for sequence, webhook_id in sorted(verified.items()):
-                insert = self._database.insert(deliveries).from_select(_INSERTED, _delivery(sequence, webhook_id))
-                fresh = insert.on_conflict_do_nothing(index_elements=[deliveries.c.id]).returning(deliveries.c.id)
-                new.update((await connection.execute(fresh)).scalars())
+            new = set((await connection.execute(fresh)).scalars())
             await connection.execute(
                 _unverified(sa.delete(deliveries)).where(deliveries.c.sequence.in_(list(verified)))
             )
@@ -154,12 +155,14 @@ def _replayable() -> sa.Select[Any]:
     return sa.select(*rows.DELIVERY_COLUMNS, _BODY.label("body")).order_by(deliveries.c.sequence)
 
 
-def _delivery(sequence: int, webhook_id: str) -> sa.Select[Any]:
-    """The row that a call becomes under its webhook's own id; none if somebody else has let it in."""
-    new = (sa.literal(webhook_id), sa.literal(DeliveryState.ACCEPTED.value), sa.literal(0))
-    return _unverified(sa.select(*new, *(deliveries.c[name] for name in _COPIED))).where(
-        deliveries.c.sequence == sequence
+def _delivered(verified: Mapping[int, str]) -> sa.Select[Any]:
+    """The rows that calls become under their webhooks' own ids, oldest first; none of one that is no call any more."""
+    webhook_id = sa.case(
+        {sequence: sa.literal(each, Plain) for sequence, each in verified.items()}, value=deliveries.c.sequence
     )
+    new = (webhook_id, sa.literal(DeliveryState.ACCEPTED.value), sa.literal(0))
+    calls = _unverified(sa.select(*new, *(deliveries.c[name] for name in _COPIED)))
+    return calls.where(deliveries.c.sequence.in_(list(verified))).order_by(deliveries.c.sequence)
 
 
 def _unverified(statement: Statement) -> Statement:
