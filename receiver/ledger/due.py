@@ -30,12 +30,10 @@ def at_risk(before_ms: int) -> sa.ColumnElement[bool]:
 
 def held(now: sa.ColumnElement[int], spool: str) -> sa.Select[Any]:
     """Due outputs whose bytes this spool holds, or one that nobody tends any more; longest due first."""
+    # As text, since other facts are no numbers and a database may look at all of them; alike long until 2286.
+    since = sa.cast(now - ABANDONED_MS, sa.Text)
     tended = (
-        sa.select(facts.c.name)
-        .where(
-            facts.c.name == SPOOL_FACT + outputs.c.held_by, sa.cast(facts.c.value, sa.BigInteger) > now - ABANDONED_MS
-        )
-        .exists()
+        sa.select(facts.c.name).where(facts.c.name == SPOOL_FACT + outputs.c.held_by, facts.c.value > since).exists()
     )
     return (
         sa.select(outputs.c.id)

@@ -41,6 +41,7 @@ async def test_no_more_of_what_is_held_is_claimed_than_was_asked_for(ledger: Led
 async def test_what_another_spool_holds_is_left_to_its_worker_until_that_falls_silent(ledgers: Ledgers) -> None:
     ledger = await ledgers.open()
     await given(ledger, prediction(), [file()])
+    await ledger.set_fact("another fact", "no number")
     await ledger.set_fact(f"{SPOOL_FACT}theirs", str(ledgers.now_ms()))
     await hold(ledger, await claim_one(ledger), "theirs")
     assert await paths(ledger, spool="mine") == []
