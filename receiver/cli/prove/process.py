@@ -12,7 +12,7 @@ from receiver.cli.running import free_port
 from receiver.sandbox.server import Running
 
 HOST = "127.0.0.1"
-STARTS_S_MAX = 20.0
+STARTS_S_MAX = 40.0
 LOOK_EVERY_S = 0.02
 _PROGRAM = "from receiver.cli import main; main()"
 _OURS = ("OUTKEEP_", "REPLICATE_", "AWS_")
