@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from receiver.core.delivery import Delivery, DeliveryState
+from receiver.core.errors import SecretUnknown
 from receiver.core.ring import Ring
 from receiver.ledger.ledger import Ledger
 from receiver.replicate.secrets import SigningSecrets
@@ -14,7 +15,10 @@ from receiver.replicate.signature import Secret, Unverified, verify
 
 PAGE = 100  # deliveries in one small transaction; with the bodies of unverified calls 26 MB at most
 PAGES_MAX = 60
-"""In one call: more than the quarantine holds, so that a dry run sees all of it, and done well within a minute."""
+"""In one call: more than the quarantine holds, so that a dry run sees all of it."""
+
+BUSY_S_MAX = 5.0
+"""After so long a run says where to go on: nobody waits in vain for an answer, and a stop not for more than a page."""
 
 _PLACE = re.compile(r"(\d{1,18})\.(\d{1,18})", re.ASCII)
 
@@ -48,9 +52,10 @@ class Replay:
     ledger: Ledger
     secrets: SigningSecrets
     ring: Callable[..., None]
+    clock: Callable[[], float]  # seconds that never go back
 
     async def named(self, ids: Collection[str], *, dry_run: bool) -> Replayed:
-        """Replay the deliveries with these ids."""
+        """Replay the deliveries with these ids. SecretUnknown as long as there is none to verify a call with."""
         wanted = list(dict.fromkeys(ids))
         seen: set[str] = set()
         tally, claimed = Counter[str](), set[str]()
@@ -63,8 +68,9 @@ class Replay:
     async def selected(self, selection: Selection, *, dry_run: bool, after: str | None = None) -> Replayed:
         """Replay what is there now, oldest first; as much as one call may, `after` is the `next` of the one before.
 
-        ValueError when `after` is none.
+        ValueError when `after` is none; SecretUnknown as in `named`.
         """
+        began_s = self.clock()
         place, until = (0, await self.ledger.newest_delivery()) if after is None else _place(after)
         tally, claimed = Counter[str](), set[str]()
         for _ in range(PAGES_MAX):
@@ -80,6 +86,8 @@ class Replay:
             if len(page) < PAGE:
                 return _replayed(tally)
             place = page[-1].sequence
+            if not dry_run and self.clock() - began_s >= BUSY_S_MAX:
+                break
         return _replayed(tally, following=f"{place}.{until}")
 
     async def _page(self, page: Sequence[Delivery], claimed: set[str], *, dry_run: bool) -> Counter[str]:
@@ -106,7 +114,10 @@ class Replay:
 
     async def _verified(self, refused: Sequence[Delivery]) -> dict[int, str]:
         """By `sequence` the webhook's own id of each call that a secret of today explains."""
-        found = await asyncio.to_thread(_explained, refused, await self.secrets.known())
+        known = await self.secrets.known()
+        if not known:
+            raise SecretUnknown("No signing secret is known: Replicate could not be asked for it.")
+        found = await asyncio.to_thread(_explained, refused, known)
         if len(found) < len(refused) and await self.secrets.refetched():
             found = await asyncio.to_thread(_explained, refused, await self.secrets.known())
         return found

@@ -184,7 +184,7 @@ def _furnished(
         sweep=sweep,
         explain=Explain(ledger=ledger, sweep=sweep, now_ms=now_ms),
         rescue=Rescue(ledger=ledger, sweep=sweep, ring=bell.ring, now_ms=now_ms),
-        replay=Replay(ledger=ledger, secrets=outside.signing, ring=bell.ring),
+        replay=Replay(ledger=ledger, secrets=outside.signing, ring=bell.ring, clock=time.monotonic),
     )
 
 

@@ -8,13 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.core.clock import timestamp_ms
+from receiver.core.clock import since_ms
 from receiver.core.delivery import TOLD_STATES
+from receiver.core.errors import SecretUnknown
 from receiver.flows.replay import Replayed, Selection
 from receiver.runtime.wiring import House
 from receiver.web.bodies import Bodies
 from receiver.web.parameters import TEXT_LENGTH_MAX, Parameters
-from receiver.web.problems import Problem, json_answer
+from receiver.web.problems import Problem, json_answer, unavailable
 from receiver.web.requested import json_object
 
 IDS_MAX = 1_000  # named in one request
@@ -33,7 +34,8 @@ class Replays:
         return [Route("/api/deliveries/replay", self.replay, methods=["POST"])]
 
     async def replay(self, request: Request) -> Response:
-        """Either `ids`, or `state`, `received_after`, `received_before`; with `after` on from a `next`."""
+        """Either `ids`, or `state`, `received_after`, `received_before` (moments or durations); with `after` on from a
+        `next`."""
         Parameters(request.scope, ())
         told = await json_object(request, self.bodies)
         for name in told:
@@ -42,9 +44,11 @@ class Replays:
         dry_run = told.get("dry_run", False)
         if not isinstance(dry_run, bool):
             raise _wrong("dry_run", "true or false")
-        if "ids" in told:
-            return _answer(await self._named(told, dry_run=dry_run), dry_run=dry_run)
-        return _answer(await self._selected(told, dry_run=dry_run), dry_run=dry_run)
+        replayed = self._named if "ids" in told else self._selected
+        try:
+            return _answer(await replayed(told, dry_run=dry_run), dry_run=dry_run)
+        except SecretUnknown as error:
+            raise unavailable(f"{error} Try again in a moment, or set OUTKEEP_WEBHOOK_SECRETS.") from error
 
     async def _named(self, told: Mapping[str, Any], *, dry_run: bool) -> Replayed:
         if set(told) - {"ids", "dry_run"}:
@@ -62,11 +66,18 @@ class Replays:
             raise _wrong("state", f"one of {', '.join(TOLD_STATES)}")
         if after is not None and not _is_text(after):
             raise _wrong("after", "the `next` of the answer before")
-        selection = Selection(state, _moment_ms(told, "received_after"), _moment_ms(told, "received_before"))
+        selection = Selection(state, self._moment_ms(told, "received_after"), self._moment_ms(told, "received_before"))
         try:
             return await self.house.replay.selected(selection, dry_run=dry_run, after=after)
         except ValueError:
             raise _wrong("after", "the `next` of the answer before") from None
+
+    def _moment_ms(self, told: Mapping[str, Any], name: str) -> int | None:
+        value = told.get(name)
+        moment = since_ms(value, now_ms=self.house.now_ms()) if isinstance(value, str) else None
+        if moment is None and value is not None:
+            raise _wrong(name, "a moment like 2026-11-22T08:00:00Z, or how long ago it was, like 90m, 6h or 2d")
+        return moment
 
 
 def _answer(replayed: Replayed, *, dry_run: bool) -> Response:
@@ -86,13 +97,6 @@ def _answer(replayed: Replayed, *, dry_run: bool) -> Response:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= TEXT_LENGTH_MAX
-
-
-def _moment_ms(told: Mapping[str, Any], name: str) -> int | None:
-    moment = timestamp_ms(told.get(name))
-    if moment is None and told.get(name) is not None:
-        raise _wrong(name, "a moment like 2026-11-22T08:00:00Z")
-    return moment
 
 
 def _wrong(name: str, right: str) -> Problem:

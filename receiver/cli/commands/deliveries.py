@@ -10,7 +10,9 @@ import click
 from receiver.cli.environment import environment
 from receiver.cli.frame import Failure, command
 from receiver.cli.showing import FOLDED, ID, SHORT, as_json, moment, plain, say, size, table
+from receiver.core.delivery import TOLD_STATES
 
+STATES = [state.value for state in TOLD_STATES]
 TEXT_LENGTH_MAX = 2_000  # characters of a body; --json has a megabyte of it
 
 
@@ -23,7 +25,7 @@ TEXT_LENGTH_MAX = 2_000  # characters of a body; --json has a megabyte of it
     ],
 )
 @click.argument("delivery_id", metavar="[ID]", required=False)
-@click.option("--state", metavar="STATE", help="Only those: accepted, applied, repeated, stale, quarantined.")
+@click.option("--state", metavar="STATE", type=click.Choice(STATES), help=f"Only those: {', '.join(STATES)}.")
 @click.option("--prediction", metavar="ID", help="Only those about this prediction.")
 @click.option("--after", metavar="CURSOR", help="Go on where another page ended.")
 @click.option("--limit", "-n", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many at most.")

@@ -10,7 +10,10 @@ import click
 from receiver.cli.environment import environment
 from receiver.cli.frame import Failure, command
 from receiver.cli.showing import as_json, plain, say
+from receiver.cli.since import METAVAR, moment_told
+from receiver.core.delivery import TOLD_STATES, DeliveryState
 
+STATES = [state.value for state in TOLD_STATES if state is not DeliveryState.ACCEPTED]  # which are to be read anyway
 IDS_MAX = 1_000  # in one request; the service takes no more
 _TOLD = {
     "let_in": "verified, and let in as deliveries",
@@ -24,14 +27,16 @@ _TOLD = {
     "replay",
     [
         "outkeep replay --state quarantined --dry-run",
-        "outkeep replay --state quarantined --since 2026-11-22T08:00:00Z",
+        "outkeep replay --state quarantined --since 6h",
         "outkeep replay unverified.Jx3rCm0yQ2iYw8sLq4nB1g msg_2a8rQ",
     ],
 )
 @click.argument("deliveries", metavar="[DELIVERY]...", nargs=-1)
-@click.option("--state", metavar="STATE", help="Those: applied, repeated, stale, quarantined.")
-@click.option("--since", metavar="TIME", help="Those received then or later, like 2026-11-22T08:00:00Z.")
-@click.option("--until", metavar="TIME", help="Those received before it.")
+@click.option("--state", metavar="STATE", type=click.Choice(STATES), help=f"Those: {', '.join(STATES)}.")
+@click.option(
+    "--since", metavar=METAVAR, callback=moment_told, help="Those received since then: 90m, 6h, 2d ago, or a moment."
+)
+@click.option("--until", metavar=METAVAR, callback=moment_told, help="Those received before it.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, and say what would become of how many.")
 @click.option("--json", "whole", is_flag=True, help="Print the counts as JSON.")
 def run(
@@ -57,16 +62,24 @@ def _named(ids: Sequence[str]) -> list[Mapping[str, Any]]:
 
 async def _replay(bodies: Sequence[Mapping[str, Any]], *, dry_run: bool, whole: bool) -> None:
     counts, unknown = Counter[str](), list[str]()
-    async for told in _answers(bodies, dry_run=dry_run):
-        counts.update({name: int(told[name]) for name in _TOLD})
-        unknown += map(str, told["unknown"])
+    trouble: Failure | None = None
+    try:
+        async for told in _answers(bodies, dry_run=dry_run):
+            counts.update({name: int(told[name]) for name in _TOLD})
+            unknown += map(str, told["unknown"])
+    except Failure as error:
+        if not counts:
+            raise
+        trouble = error
     if whole:
         click.echo(as_json({"dry_run": dry_run, **{name: counts[name] for name in _TOLD}, "unknown": unknown}))
     else:
         for name, means in _TOLD.items():
             click.echo(f"{counts[name]:>7}  {means}")
-        if dry_run:
+        if dry_run and trouble is None:
             say("Nothing was changed: this is what the same without --dry-run would do.")
+    if trouble is not None:
+        raise Failure(f"{trouble} That is how far it came; the same once more goes on with the rest.")
     if unknown:
         raise Failure(f"There is no delivery {', '.join(plain(each) for each in unknown[:10])}.")
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -170,6 +171,20 @@ async def test_many_go_in_pages_and_what_comes_meanwhile_is_left_alone(home, mon
         await home.house.observe.step()
         assert len(done) < 10
     assert done == [(0, 4), (1, 3), (0, 0)]
+
+
+async def test_a_run_that_takes_long_says_where_to_go_on_and_a_dry_run_looks_at_everything(home, monkeypatch):
+    monkeypatch.setattr(replay, "PAGE", 2)
+    for place in range(5):
+        await forge(home, f"msg_{place}")
+    await quarantined(home)
+    told_s = count(0, replay.BUSY_S_MAX / 2)
+    slow = replace(corrected(home), clock=lambda: next(told_s))
+    assert (await slow.selected(QUARANTINED, dry_run=True)).let_in == 5
+    step = await slow.selected(QUARANTINED, dry_run=False)
+    assert (step.let_in, step.next is not None) == (4, True)
+    step = await slow.selected(QUARANTINED, dry_run=False, after=step.next)
+    assert (step.let_in, step.next) == (1, None)
 
 
 async def test_a_place_that_is_none_is_an_error_of_the_caller(build):

@@ -55,6 +55,28 @@ async def test_a_call_that_came_out_of_its_time_is_refused_for_ever(site):
     assert call["reason"] == "its timestamp is over 5 minutes off"
 
 
+async def test_moments_may_be_told_by_how_long_ago_they_were(site):
+    await site.hear(told("p1"), "msg_1")
+    for chosen, count in (({"received_after": "1h"}, 1), ({"received_before": "1h"}, 0)):
+        assert (await site.post(PATH, json=chosen | {"dry_run": True})).json()["read_again"] == count
+    site.clock.ahead_ms = 7_200_000
+    for chosen, count in (({"received_after": "1h"}, 0), ({"received_before": "1h"}, 1)):
+        assert (await site.post(PATH, json=chosen | {"dry_run": True})).json()["read_again"] == count
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_without_any_secret_nobody_says_that_a_call_is_not_verified(build, dry_run):
+    site = await build(OUTKEEP_WEBHOOK_SECRETS="", REPLICATE_API_TOKEN="r8_" + "x" * 37)
+    assert (await site.client.post("/webhooks/replicate", content=b"{}", headers=signed(b"{}"))).status_code == 503
+    await site.house.accept.quarantine._task
+    answer = await site.post(PATH, json={"state": "quarantined", "dry_run": dry_run})
+    assert answer.status_code == 503
+    assert "OUTKEEP_WEBHOOK_SECRETS" in answer.json()["detail"]
+    assert "retry-after" in answer.headers
+    (call,) = (await site.get("/api/deliveries?state=quarantined")).json()["items"]
+    assert call["reason"] == "no signing secret was known yet"
+
+
 @pytest.mark.parametrize(
     ("body", "parameter"),
     [
