@@ -116,7 +116,7 @@ async def test_a_fact_is_kept_once_or_set(ledger: Ledger) -> None:
 
 async def test_counts_tell_how_much_there_is(ledger: Ledger) -> None:
     assert await ledger.counts() == {
-        "deliveries": {"accepted": 0, "applied": 0, "repeated": 0, "stale": 0, "quarantined": 0},
+        "deliveries": {"accepted": 0, "applied": 0, "repeated": 0, "stale": 0, "quarantined": 0, "unverified": 0},
         "outputs": {"pending": 0, "archived": 0, "lost": 0},
         "predictions_open": 0,
         "manifests_due": 0,
