@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 
 from receiver.cli.frame import Failure, sentence, status_of
 from receiver.cli.running import EXIT_AFTER_S, leave_within, together
+from receiver.runtime.house import House
 from receiver.runtime.settings import Settings
-from receiver.runtime.wiring import House, open_house
+from receiver.runtime.wiring import open_house
 from receiver.runtime.worker import Worker, mirror
 from receiver.web.app import create_app
 from receiver.web.server import serve as serve_web

@@ -12,7 +12,7 @@ from receiver.flows.observe import READ_MAX
 from receiver.flows.reconcile import QUESTIONS_MAX
 from receiver.flows.relay import NUMBERED_MAX
 from receiver.runtime.bell import Ring
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 
 LOOK_EVERY_S = 5.0  # a ring from another process can get lost: nobody sleeps longer than this without looking
 TROUBLE_GAP_S = 1.0  # between tries while the ledger is down

@@ -16,7 +16,7 @@ from receiver.core.delivery import TOLD_STATES, Delivery
 from receiver.core.output import Output, OutputState
 from receiver.core.redact import REDACTED, redact, redact_text, redact_unread
 from receiver.core.telling import api_output, api_prediction
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from receiver.web.parameters import ID, Parameters
 from receiver.web.problems import WrongParameter, json_answer, not_found
 

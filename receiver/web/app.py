@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from receiver.core.errors import LedgerUnavailable, UpstreamError
 from receiver.flows.give import Give
 from receiver.runtime.bell import Ring
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from receiver.web.api import Api
 from receiver.web.bodies import Bodies, BodyRefused, Gone
 from receiver.web.feed import Feed

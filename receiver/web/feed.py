@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from receiver.core.event import cursor
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from receiver.web.bodies import left
 from receiver.web.parameters import WAIT_S_MAX, Parameters, sequence
 from receiver.web.problems import NO_STORE, unavailable

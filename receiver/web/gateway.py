@@ -18,8 +18,8 @@ from starlette.routing import Route
 from receiver.core.prediction import FINAL, Prediction
 from receiver.core.telling import replicate_prediction
 from receiver.runtime.bell import Ring
+from receiver.runtime.house import House
 from receiver.runtime.keys import Key
-from receiver.runtime.wiring import House
 from receiver.web.api import paged
 from receiver.web.bodies import Bodies
 from receiver.web.parameters import ID, Parameters

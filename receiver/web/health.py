@@ -9,8 +9,8 @@ from starlette.routing import Route
 
 from receiver.core.errors import LedgerUnavailable
 from receiver.core.schemas import schema
+from receiver.runtime.house import House
 from receiver.runtime.telemetry import CONTENT_TYPE
-from receiver.runtime.wiring import House
 from receiver.web.problems import NO_STORE, json_answer, json_bytes, not_found
 
 LOOK_S_MAX = 3.0  # a ledger that takes longer to write one row does not take deliveries

@@ -21,7 +21,7 @@ from receiver.core.clock import iso
 from receiver.core.output import OUTPUTS_MAX, Output
 from receiver.core.prediction import Prediction
 from receiver.core.telling import url, urls
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from receiver.web.files import is_shown
 from receiver.web.parameters import ID
 from receiver.web.problems import not_found

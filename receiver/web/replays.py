@@ -12,7 +12,7 @@ from receiver.core.clock import since_ms
 from receiver.core.delivery import TOLD_STATES
 from receiver.core.errors import SecretUnknown
 from receiver.flows.replay import Replayed, Selection
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from receiver.web.bodies import Bodies
 from receiver.web.parameters import TEXT_LENGTH_MAX, Parameters
 from receiver.web.problems import Problem, json_answer, unavailable

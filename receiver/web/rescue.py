@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from receiver.core.clock import iso, iso_or_none, since_ms, timestamp_ms
 from receiver.flows.rescue import Rescued
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from receiver.web.bodies import Bodies
 from receiver.web.parameters import TEXT_LENGTH_MAX, Parameters
 from receiver.web.problems import Problem, json_answer

@@ -14,7 +14,7 @@ from operator import attrgetter
 from receiver.core.errors import LedgerUnavailable
 from receiver.core.event import Event, cursor, told
 from receiver.runtime.bell import Ring
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from receiver.web.problems import json_bytes
 
 EVENTS_KEPT = 4096

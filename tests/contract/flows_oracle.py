@@ -7,7 +7,7 @@ from typing import Any
 from receiver.core.delivery import DeliveryState
 from receiver.core.output import Output, OutputState
 from receiver.core.prediction import Prediction
-from receiver.runtime.wiring import House
+from receiver.runtime.house import House
 from storage.errors import StorageError
 from tests.contract.flows_script import SHAPES, Script, Story
 

@@ -30,7 +30,8 @@ from svix.webhooks import Webhook
 from receiver.core.errors import OutkeepError
 from receiver.replicate.signature import Unverified
 from receiver.runtime import settings as settings_of
-from receiver.runtime.wiring import House, clock_ms, open_house
+from receiver.runtime.house import House
+from receiver.runtime.wiring import clock_ms, open_house
 from tests.contract.flows_oracle import Oracle, predictions
 from tests.contract.flows_script import SHAPES, Script
 from tests.servers import postgres

@@ -11,7 +11,7 @@ from receiver.cli.frame import command
 from receiver.cli.since import METAVAR, moment_told
 
 if TYPE_CHECKING:
-    from receiver.runtime.wiring import House
+    from receiver.runtime.house import House
 
 log = logging.getLogger("outkeep")
 

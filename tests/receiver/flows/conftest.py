@@ -13,7 +13,8 @@ from svix.webhooks import Webhook
 
 from receiver.core.prediction import Prediction
 from receiver.runtime import settings as settings_of
-from receiver.runtime.wiring import House, clock_ms, open_house
+from receiver.runtime.house import House
+from receiver.runtime.wiring import clock_ms, open_house
 from receiver.sandbox.options import Options
 from receiver.sandbox.server import Running, running
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from receiver.runtime import settings as settings_of
-from receiver.runtime.wiring import House, clock_ms, open_house
+from receiver.runtime.house import House
+from receiver.runtime.wiring import clock_ms, open_house
 from receiver.runtime.worker import Worker
 from receiver.sandbox.options import Options
 from receiver.sandbox.server import Running, running
