@@ -4,7 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -116,7 +116,7 @@ class S3Bucket:
     async def sweep(self) -> int:
         """Give up uploads that were begun under our prefix more than a day ago. Returns how many."""
         before = datetime.now(UTC) - LEFTOVERS_AFTER
-        return await self._in_thread(partial(forget_old_uploads, self._objects, self._prefix, before=before))
+        return await _unawaited(partial(forget_old_uploads, self._objects, self._prefix, before=before))
 
     async def close(self) -> None:
         """Give up connections and threads."""
@@ -126,6 +126,21 @@ class S3Bucket:
 
     async def _in_thread(self, action: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, action)
+
+
+async def _unawaited(action: Callable[[], T]) -> T:
+    """In a thread that the end of the program does not wait for: nobody can hang up for a client of boto3's."""
+    done = Future[T]()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(action())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told to who waits
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="storage-s3-sweep", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 class _Reading:
