@@ -13,12 +13,14 @@ from functools import partial
 from typing import Any, Self
 
 import httpx
+import pytest
 
 from receiver.sandbox.options import Options
-from receiver.sandbox.predictions import Prediction
+from receiver.sandbox.predictions import Attempt, Prediction
 from tests.journey.world import World, until
 
 BEFORE, ELSEWHERE = 60, 240  # created through us right before the outage, and by others during it
+pytestmark = pytest.mark.timeout(300)  # a tenth of it where nobody else is at work
 MINUTES = 45
 SILENCE_S = f"{MINUTES * 60 + 6}"  # of the past process, whose clock PostgreSQL does not share: due 6 s from now
 FINAL_TRIES = 7  # of a final webhook until Replicate gives up
@@ -58,24 +60,32 @@ class Past:
     async def __aexit__(self, *_: object) -> None:
         del vars(self._world.sandbox.sandbox)["now_ns"]
 
-    async def die(self) -> None:
+    async def die(self) -> set[str]:
+        """Gives the ids of those whose end was told in time: on a slow machine there may be some."""
         await self._world.kill(self._process)
+        await asyncio.sleep(0.2)  # until the stand-in has noted the last answers
+        return {story.id for story in stories(self._world) if any(each.status for each in ends(story))}
 
 
 def stories(world: World) -> list[Prediction]:
     return list(world.sandbox.sandbox.predictions.values())
 
 
+def ends(story: Prediction) -> list[Attempt]:
+    """Every try to tell its end."""
+    return [attempt for attempt in story.attempts if attempt.event == "completed"]
+
+
 def given_up(story: Prediction) -> bool:
     """It is final, and its final webhook, if one was asked for, has failed for the last time."""
-    tries = [attempt for attempt in story.attempts if attempt.event == "completed"]
+    tries = ends(story)
     assert not any(attempt.status for attempt in tries), "somebody answered during the outage"
     return story.final and (story.webhook is None or len(tries) == FINAL_TRIES)
 
 
 async def at_work(world: World, count: int) -> None:
     """Have predictions created through us that take a while, of every shape."""
-    mischief = [{"output": SHAPES[number % len(SHAPES)], "duration_s": 120} for number in range(count)]
+    mischief = [{"output": SHAPES[number % len(SHAPES)], "duration_s": 200} for number in range(count)]
     await asyncio.gather(*(world.create("sandbox/image", sandbox=each) for each in mischief))
 
 
@@ -105,7 +115,7 @@ async def settled(world: World, ids: Iterable[str]) -> dict[str, dict[str, Any]]
                 return known.keys() >= wanted
 
     try:
-        await until(look, patience_s=60)
+        await until(look, patience_s=120)
     except TimeoutError:
         raise AssertionError(f"not archived: {sorted(wanted - known.keys())}\n{world.log()}") from None
     return {number: await world.prediction(number) for number in wanted}
@@ -144,12 +154,12 @@ async def test_45_minutes_of_our_own_outage_lose_nothing(anywhere):
         for number in waiting:  # known to be final, but their files could not be had before we went
             await until(partial(_is_final, world, number))
         await at_work(world, BEFORE)
-        await past.die()
+        heard_of = await past.die()
         await world.misbehave({})
         await made_elsewhere(world, ELSEWHERE)
-        away = [story for story in stories(world) if story.id not in waiting]
+        away = [story for story in stories(world) if story.id not in {*waiting, *heard_of}]
         await until(lambda: all(given_up(story) for story in away))
-    assert len(away) == BEFORE + ELSEWHERE
+    assert len(away) > ELSEWHERE
     await world.serve()
     told = await settled(world, (story.id for story in stories(world)))
     assert await assert_kept(world, told) >= BEFORE + ELSEWHERE
@@ -165,15 +175,17 @@ async def test_open_predictions_of_ours_are_found_by_asking_alone(anywhere):
     world = await anywhere(Options(seed=12, speed=0.02), **environ)
     async with Past(world, minutes=MINUTES) as past:
         await at_work(world, BEFORE)
-        await past.die()
-        await until(lambda: all(given_up(story) for story in stories(world)))
+        heard_of = await past.die()
+        away = [story for story in stories(world) if story.id not in heard_of]
+        await until(lambda: all(given_up(story) for story in away))
+    assert away
     await world.serve()
     told = await settled(world, (story.id for story in stories(world)))
     await assert_kept(world, told)
-    ends = {
-        update["source"] for known in told.values() for update in known["updates"] if update["status"] == "succeeded"
+    heard = {
+        update["source"] for story in away for update in told[story.id]["updates"] if update["status"] == "succeeded"
     }
-    assert ends == {"poll"}
+    assert heard == {"poll"}
 
 
 async def test_what_is_gone_after_70_minutes_is_told_lost_with_its_reason(anywhere):
@@ -183,14 +195,17 @@ async def test_what_is_gone_after_70_minutes_is_told_lost_with_its_reason(anywhe
         waiting = await world.create("sandbox/four-images")
         await until(lambda: _is_final(world, waiting))
         await at_work(world, 20)
-        await past.die()
+        heard_of = await past.die()
         await world.misbehave({})
         await made_elsewhere(world, 30)
-        await until(lambda: all(given_up(story) for story in stories(world) if story.id != waiting))
+        away = [story.id for story in stories(world) if story.id not in {waiting, *heard_of}]
+        await until(lambda: all(given_up(story) for story in stories(world) if story.id in away))
     await world.serve()
     told = await settled(world, (story.id for story in stories(world)))
     assert len(told) == 51
-    losses = {number: [(each["state"], each["reason"]) for each in known["outputs"]] for number, known in told.items()}
+    losses = {
+        number: [(each["state"], each["reason"]) for each in told[number]["outputs"]] for number in (waiting, *away)
+    }
     assert losses.pop(waiting) == [("lost", "gone")] * 4
     assert all(output["attempts"] > 0 for output in told[waiting]["outputs"])
     assert set(map(tuple, losses.values())) == {(("lost", "removed"),)}
