@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.core.output import OutputState
+from receiver.core.ring import Ring
 from receiver.ledger.ledger import Ledger
 from storage.bucket import Bucket
 from storage.errors import StorageError
@@ -25,6 +26,7 @@ class Tidy:
     spool: Spool
     bucket: Bucket
     now_ms: Callable[[], int]
+    ring: Callable[..., None]
 
     async def step(self) -> int:
         """Look through the spool; gives how many files were removed."""
@@ -48,9 +50,24 @@ class Tidy:
 
     async def _part(self, links: list[str]) -> int:
         known = await self.ledger.in_spool(self.spool.identity(), links)
-        useless = [link for link in links if known.get(link, OutputState.PENDING) is not OutputState.PENDING]
+        useless = [link for link in links if known.get(link) is OutputState.ARCHIVED]
         strange_before_ms = self.now_ms() - STRANGE_MS_MAX
         useless += [link for link in links if link not in known and self.spool.kept_ms(link) < strange_before_ms]
         for link in useless:
             await asyncio.to_thread(self.spool.remove, link)
+        for link in links:
+            if known.get(link) is OutputState.LOST:
+                await self._reopen(link)
         return len(useless)
+
+    async def _reopen(self, link: str) -> None:
+        """Take back a loss: others could not fetch it while we were away with its bytes."""
+        output = await self.ledger.output_by_link(link)
+        if output is None:
+            return
+        async with self.ledger.transaction() as tx:
+            await tx.lock([output.prediction_id])
+            reopened = await tx.reopen([output.id], held_by=self.spool.identity())
+        if reopened:
+            log.warning("%s of %s is not lost: its bytes are in the spool", output.path, output.prediction_id)
+        self.ring(Ring.OUTPUTS)

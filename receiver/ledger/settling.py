@@ -57,17 +57,23 @@ class Settling:
         )
         return settled.rowcount == 1
 
-    async def reopen(self, output_ids: Collection[int], *, due_in_ms: int = 0) -> int:
+    async def reopen(self, output_ids: Collection[int], *, due_in_ms: int = 0, held_by: str = "") -> int:
         """Have lost outputs fetched once more, with their history; gives how many. Lock their predictions first.
 
-        A manifest that is due or being written waits for them.
+        `held_by` is as in `settle_failed`. A manifest that is due or being written waits for them.
         """
         if not output_ids:
             return 0
         opened = await self._connection.execute(
             sa.update(outputs)
             .where(outputs.c.id.in_(list(output_ids)), outputs.c.state == OutputState.LOST)
-            .values(state=OutputState.PENDING, reason=None, due_ms=self._database.clock.now() + due_in_ms, lease=None)
+            .values(
+                state=OutputState.PENDING,
+                reason=None,
+                due_ms=self._database.clock.now() + due_in_ms,
+                lease=None,
+                held_by=held_by,
+            )
             .returning(outputs.c.prediction_id)
         )
         owners = opened.scalars().all()

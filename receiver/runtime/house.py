@@ -125,7 +125,7 @@ def furnished(settings: Settings, outside: Outside, *, keys: Keys) -> House:
         relay=Relay(ledger=ledger, ring=bell.ring),
         reconcile=Reconcile(ledger=ledger, ask=ask, patience=patience),
         deadlines=Deadlines(ledger=ledger, output_ttl_ms=int(settings.output_ttl_s * 1000), now_ms=now_ms),
-        tidy=Tidy(ledger=ledger, spool=outside.spool, bucket=outside.bucket, now_ms=now_ms),
+        tidy=Tidy(ledger=ledger, spool=outside.spool, bucket=outside.bucket, now_ms=now_ms, ring=bell.ring),
         sweep=sweep,
         explain=Explain(ledger=ledger, sweep=sweep, now_ms=now_ms),
         rescue=Rescue(ledger=ledger, sweep=sweep, ring=bell.ring, now_ms=now_ms),

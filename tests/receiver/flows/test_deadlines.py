@@ -8,6 +8,7 @@ import time
 import httpx
 
 from receiver.core.output import RISKY_ATTEMPTS, OutputState
+from receiver.flows.archive import AWAY_MS_MAX
 from receiver.flows.deadlines import LINES_MAX
 from receiver.flows.tidy import STRANGE_MS_MAX
 from tests.servers.gate import MUTE, SHUT, gate
@@ -171,6 +172,30 @@ async def test_what_another_machine_holds_is_not_lost_because_the_source_is_gone
     home.clock.ahead_ms += 86_400_000
     await home.house.archive.step(8)
     assert (await only(home, one)).reason == "gone"
+
+
+async def test_what_others_gave_up_is_archived_once_the_machine_that_has_it_is_back(home):
+    (one,) = await settled_by_replicate(home)
+    break_bucket(home)
+    await home.house.archive.step(8)
+    mend_bucket(home)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        (await client.post(f"{home.sandbox.url}/_sandbox/expire", json={"prediction": one})).raise_for_status()
+    home.clock.ahead_ms += 2 * HALF_MS + 2 * AWAY_MS_MAX  # of being away
+    (claim,) = await home.house.ledger.claim_outputs(1, lease_ms=15_000, spool="another machine's")
+    async with home.house.ledger.transaction() as tx:
+        assert await tx.settle_lost(claim, "gone", home.clock())
+        await tx.finish([one])
+    await home.house.conclude.step()
+    assert await home.house.tidy.step() == 0
+    known = await home.finish(one)
+    output = await only(home, one)
+    assert (output.state, output.reason) == (OutputState.ARCHIVED, None)
+    await home.house.conclude.step()
+    known = await home.house.ledger.prediction(one)
+    assert known.revision == 2
+    assert await home.house.tidy.step() == 0
+    assert home.house.archive.spool.kept() == []
 
 
 def kept(home, name: str):
