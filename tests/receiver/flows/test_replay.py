@@ -8,6 +8,7 @@ import pytest
 
 from receiver.core.clock import iso
 from receiver.core.delivery import DeliveryState
+from receiver.core.ring import Ring
 from receiver.flows import replay
 from receiver.flows.replay import Selection
 from receiver.replicate.secrets import REFETCH_EVERY_S, SigningSecrets
@@ -79,7 +80,9 @@ async def test_what_still_fails_stays_with_its_reason(home):
     assert [each.reason for each in await quarantined(home)] == ["its timestamp is over 5 minutes off"]
 
 
-async def test_a_call_whose_id_is_known_is_dropped_and_the_first_of_two_is_let_in(home):
+@pytest.mark.parametrize("page", [1, replay.PAGE])
+async def test_a_call_whose_id_is_known_is_dropped_and_the_first_of_two_is_let_in(home, monkeypatch, page):
+    monkeypatch.setattr(replay, "PAGE", page)
     await home.webhook(BODY, "msg_1")
     await home.house.observe.step()
     for name in ("msg_1", "msg_2", "msg_2"):
@@ -140,6 +143,22 @@ async def test_a_dry_run_counts_what_the_run_then_does(home):
     assert counts(await corrected(home).selected(QUARANTINED, dry_run=False)) == counts(dry)
     assert counts(dry) == {"let_in": 1, "already": 0, "refused": 0, "again": 1}
     assert await deliveries(home, "accepted") == ["msg_2", "msg_3", "msg_1"]
+
+
+async def test_what_is_to_be_read_wakes_the_worker_and_nothing_else_does(build):
+    home = await build()
+    await forge(home, "msg_1")
+    await quarantined(home)
+    for again, dry_run, rung in (
+        (home.house.replay, False, 0),
+        (corrected(home), True, 0),
+        (corrected(home), False, 1),
+    ):
+        await again.selected(QUARANTINED, dry_run=dry_run)
+        assert home.house.bell.count(Ring.DELIVERIES) == rung
+    await home.house.observe.step()
+    await home.house.replay.named(["msg_1"], dry_run=False)
+    assert home.house.bell.count(Ring.DELIVERIES) == 2
 
 
 async def test_deliveries_are_replayed_by_their_ids_and_unknown_ones_are_named(home):

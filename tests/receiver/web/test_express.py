@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from receiver.core.errors import LedgerUnavailable
+from receiver.core.ring import Ring
 from tests.receiver.web.conftest import signed
 
 BODY = b'{"id": "p1", "status": "processing"}'
@@ -45,6 +46,18 @@ async def test_one_connection_carries_call_after_call(site, wire):
     assert await taken(site) == {f"msg_{number}" for number in range(5)}
     kept = await site.house.ledger.delivery("msg_3")
     assert (kept.body, kept.token) == (BODY, "token-3")
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_a_new_call_wakes_the_worker_and_a_repeated_one_does_not(site, wire, pieces):
+    reader, writer = wire
+    for rung in (1, 1):
+        sent = call()
+        for part in (sent[:-5], sent[-5:]) if pieces == 2 else (sent,):
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        assert (await answered(reader))[0] == 200
+        assert site.house.bell.count(Ring.DELIVERIES) == rung
 
 
 async def test_calls_in_one_piece_with_others_are_answered_in_order(site, wire):
