@@ -49,5 +49,9 @@ class UpstreamError(OutkeepError):
         self.retry_after_s = retry_after_s
 
 
+class MaybeMade(UpstreamError):
+    """Replicate may have made what was asked for: whoever asks again has, and pays for, a second one."""
+
+
 class SecretUnknown(OutkeepError):
     """No signing secret is known yet, so no webhook can be verified: come back in a moment."""

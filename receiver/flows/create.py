@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from receiver.core.errors import UpstreamError
+from receiver.core.errors import LedgerUnavailable, MaybeMade, UpstreamError
 from receiver.core.links import Links
-from receiver.core.prediction import Prediction, Source
+from receiver.core.prediction import Prediction, Source, Update
 from receiver.core.redact import redact
 from receiver.flows.observe import Observe
 from receiver.flows.upstream import bad_gateway, problem
@@ -30,6 +31,12 @@ MAYBE_MADE = (
     "Replicate did not answer properly, and may have made the prediction all the same. If it has, it is kept and shows"
     " up in the list of predictions: look there before you ask for another one."
 )
+MADE = (
+    "Replicate has made prediction {id}, but the ledger could not take that in. It is kept, and shows up in the list of"
+    " predictions, once the ledger can be written: look there before you ask for another one."
+)
+
+log = logging.getLogger("outkeep.create")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,9 @@ class Create:
     ) -> Prediction:
         """`path` is one of Replicate's creating routes (`/predictions`, `/models/{owner}/{name}/predictions` …).
 
-        Raises UpstreamError with what Replicate said, LedgerUnavailable when nothing was asked of it. A caller that
-        leaves stops nothing: what Replicate was asked for is paid for, and recorded.
+        Raises UpstreamError with what Replicate said, MaybeMade where asking again would be wrong, LedgerUnavailable
+        when nothing was asked of it. A caller that leaves stops nothing: what Replicate was asked for is paid for, and
+        recorded.
         """
         if any(body.get(name) is not None for name in _WEBHOOK_FIELDS):
             raise UpstreamError(422, {"title": "Unprocessable entity", "detail": NO_WEBHOOK, "status": 422})
@@ -76,15 +84,32 @@ class Create:
             told = await self._ask(path, self._with_webhook(body, token), cancel_after)
             update = read_update(told, source=Source.CREATE, received_ms=self.now_ms())
         except ReplicateError as error:
-            state = IntentState.UNCLEAR if error.maybe_done else IntentState.REJECTED
-            await self.ledger.resolve_intent(token, state=state, prediction_id=None)
-            raise (bad_gateway(MAYBE_MADE) if error.maybe_done else problem(error)) from error
+            await self._resolved(token, IntentState.UNCLEAR if error.maybe_done else IntentState.REJECTED)
+            raise (_maybe_made(MAYBE_MADE) if error.maybe_done else problem(error)) from error
         except Unreadable as error:
-            await self.ledger.resolve_intent(token, state=IntentState.UNCLEAR, prediction_id=None)
-            raise bad_gateway(MAYBE_MADE) from error
-        (prediction,) = await self.observe([update], key_name=key_name)
-        await self.ledger.resolve_intent(token, state="known", prediction_id=prediction.id)
+            await self._resolved(token, IntentState.UNCLEAR)
+            raise _maybe_made(MAYBE_MADE) from error
+        prediction = await self._recorded(update, key_name)
+        await self._resolved(token, IntentState.KNOWN, prediction.id)
         return prediction
+
+    async def _recorded(self, update: Update, key_name: str | None) -> Prediction:
+        """Whatever keeps us from it: the prediction is made, and must not be asked for again."""
+        try:
+            (prediction,) = await self.observe([update], key_name=key_name)
+        except Exception as error:
+            foreseen = isinstance(error, LedgerUnavailable)
+            told = "prediction %s is made, but not recorded yet: %s"
+            log.warning(told, update.prediction_id, error, exc_info=not foreseen)
+            raise _maybe_made(MADE.format(id=update.prediction_id)) from error
+        return prediction
+
+    async def _resolved(self, token: str, state: str, prediction_id: str | None = None) -> None:
+        """Keep what became of the request. What can't be kept now is found out again from the list."""
+        try:
+            await self.ledger.resolve_intent(token, state=state, prediction_id=prediction_id)
+        except LedgerUnavailable as error:
+            log.warning("what became of a request is not recorded: %s", error)
 
     async def _ask(self, path: str, body: Mapping[str, Any], cancel_after: str | None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"} | ({"Cancel-After": cancel_after} if cancel_after else {})
@@ -96,6 +121,10 @@ class Create:
         if not self.asks_for_webhook:
             return dict(body)
         return {**body, "webhook": self.links.webhook(token), "webhook_events_filter": list(WEBHOOK_EVENTS)}
+
+
+def _maybe_made(sentence: str) -> MaybeMade:
+    return MaybeMade(502, {"title": "Bad gateway", "detail": sentence, "status": 502})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from receiver.core.errors import LedgerUnavailable, UpstreamError
+from receiver.core.errors import LedgerUnavailable, MaybeMade, UpstreamError
 from receiver.flows.give import Give
 from receiver.runtime.bell import Ring
 from receiver.runtime.house import House
@@ -28,6 +28,9 @@ from receiver.web.rescue import Rescues
 REQUESTS_MAX = 1024
 """On the API and the page at once, readers of the feed and of files apart: beyond that they are shed, so that there is
 always room for webhooks."""
+
+ONCE = {"X-Should-Retry": "false"}
+"""Replicate's newer Python client asks again after any 5xx, creates included, unless it is told not to."""
 
 _WATCHING = ("/healthz", "/readyz", "/metrics")  # whoever watches us wants to know above all when we have no time
 _UNLIMITED = ("/events", "/files/", *_WATCHING)  # the first two have limits of their own
@@ -182,9 +185,9 @@ def _upstream(error: UpstreamError) -> Problem:
     """What Replicate said, in its own words; a status that is no error is one of a broken gateway."""
     status = error.status if 400 <= error.status <= 599 else 502
     told = {**error.problem, "status": status}
-    headers: dict[str, str] = {}
+    headers = dict(ONCE) if isinstance(error, MaybeMade) else {}
     if error.retry_after_s is not None:
-        headers = retry_after(error.retry_after_s)
+        headers |= retry_after(error.retry_after_s)
         told.setdefault("retry_after", int(headers["Retry-After"]))
     return Problem(status, "Replicate said no", str(error), headers=headers, body=told)
 

@@ -7,7 +7,7 @@ deployments.predictions.create) and what the official clients make of the answer
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from receiver.core.errors import LedgerUnavailable
 from receiver.core.prediction import FINAL, Prediction
 from receiver.core.telling import replicate_prediction
 from receiver.runtime.bell import Ring
@@ -87,16 +88,25 @@ class Gateway:
             path, body, key_name=None if key is None else key.name, cancel_after=cancel_after
         )
         headers = {"Location": self.house.links.api(f"/predictions/{prediction.id}")}
-        if preference is None:
-            return json_answer(await self._told(prediction), 201, headers)
-        wait_s, headers["Preference-Applied"] = preference
+        if preference is not None:
+            headers["Preference-Applied"] = preference[1]
+        try:
+            told = await self._made(prediction, None if preference is None else preference[0], request)
+        except LedgerUnavailable:  # what is made must not be asked for again, as some clients would after an error
+            told = replicate_prediction(replace(prediction, archived_ms=None), (), self.house.links, waiting=True)
+        return json_answer(told, 201, headers)
+
+    async def _made(self, prediction: Prediction, wait_s: int | None, request: Request) -> dict[str, Any]:
+        """The new prediction, at once or after `wait_s`."""
+        if wait_s is None:
+            return await self._told(prediction)
         if self._waits < WAITS_MAX:
             self._waits += 1
             try:
                 prediction = await self._settled(prediction, wait_s, request)
             finally:
                 self._waits -= 1
-        return json_answer(await self._told(prediction, waiting=not _has_ended(prediction)), 201, headers)
+        return await self._told(prediction, waiting=not _has_ended(prediction))
 
     async def prediction(self, request: Request) -> Response:
         """Whatever stands behind a `?` is ignored: some add the time, so that nobody caches."""
