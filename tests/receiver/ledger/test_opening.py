@@ -4,6 +4,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from receiver.core.errors import LedgerUnavailable, Misconfigured
@@ -196,6 +197,22 @@ async def test_a_commit_on_sqlite_is_synced_to_the_disk(tmp_path: Path) -> None:
             (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")
         ]
     assert values == ["wal", 2]
+    await ledgers.close()
+
+
+async def test_a_commit_on_postgres_is_on_the_disk_where_the_server_would_not_wait_for_it(tmp_path: Path) -> None:
+    ledgers = await make("postgresql", tmp_path)
+    with psycopg.connect(ledgers.url, autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {ledgers.url.rsplit('/', 1)[1]} SET synchronous_commit = off".encode())
+    database = (await ledgers.open())._database
+
+    def committers() -> object:
+        with database.lend() as connection:
+            return connection.cursor().execute("SHOW synchronous_commit").fetchone()
+
+    assert await asyncio.to_thread(committers) == ("on",)
+    async with database.writing.connect() as connection:
+        assert (await connection.exec_driver_sql("SHOW synchronous_commit")).scalar() == "on"
     await ledgers.close()
 
 
