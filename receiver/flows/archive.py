@@ -19,7 +19,16 @@ from receiver.ledger.ledger import Ledger
 from receiver.ledger.nouns import OutputClaim
 from storage.archive import Archived
 from storage.bucket import Bucket
-from storage.errors import Cancelled, Conflict, Gone, Refused, SourceUnavailable, StorageError, Unavailable
+from storage.errors import (
+    Cancelled,
+    Conflict,
+    Gone,
+    Refused,
+    SourceUnavailable,
+    SpoolUnavailable,
+    StorageError,
+    Unavailable,
+)
 from storage.spool import Spool
 
 LEASE_MS = 15_000  # a dead worker's outputs wait no longer than this
@@ -79,6 +88,7 @@ class Archive:
             limit,
             lease_ms=LEASE_MS,
             spool=self.spool.identity(),
+            held_min=self.crowd.to_make_room(),
             held_max=self.outage.room(limit),
             besides=self.leases.keys(),
         )
@@ -140,6 +150,7 @@ class Archive:
         self.ring(Ring.EVENTS, Ring.MANIFESTS)
 
     async def _failed(self, claim: OutputClaim, error: StorageError, started_ms: int) -> None:
+        self.crowd.lacks_room |= isinstance(error, SpoolUnavailable)
         problem = f"{_kind(error)}: {redact_text(str(error))[:_PROBLEM_LENGTH_MAX]}"
         if self._is_lost(claim, error, started_ms):
             await self._lost(claim, _kind(error), problem)

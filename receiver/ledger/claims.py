@@ -53,19 +53,24 @@ class Claims(Room):
         *,
         lease_ms: int,
         spool: str = "",
+        held_min: int = 0,
         held_max: int | None = None,
         besides: Collection[str] = (),
     ) -> list[OutputClaim]:
         """Due outputs, earliest deadline first, ours for `lease_ms`; then up to `held_max` of those whose bytes are in
-        `spool` already: nothing takes them away. The attempt is counted now: a fetch that kills its worker never gets
-        to report. What we hold under the leases `besides` is passed by, run out or not: we are still at work on it.
+        `spool` already: nothing takes them away. `held_min` of these go before all others. The attempt is counted now:
+        a fetch that kills its worker never gets to report. What we hold under the leases `besides` is passed by, run
+        out or not: we are still at work on it.
         """
         now = self._database.clock.now()
+        held_max = limit if held_max is None else held_max
         async with self._database.write() as connection:
             free = sa.or_(outputs.c.lease.is_(None), outputs.c.lease.not_in(list(besides)))
-            claimed = await self._claim(connection, vanishing(now).where(free), limit, lease_ms)
-            if (room := min(limit - len(claimed), limit if held_max is None else held_max)) > 0:
-                claimed += await self._claim(connection, held(now, spool).where(free), room, lease_ms)
+            claimed = await self._claim(connection, held(now, spool).where(free), min(held_min, held_max), lease_ms)
+            held_max -= len(claimed)
+            claimed += await self._claim(connection, vanishing(now).where(free), limit - len(claimed), lease_ms)
+            room = min(limit - len(claimed), held_max)
+            claimed += await self._claim(connection, held(now, spool).where(free), room, lease_ms)
             if not claimed:
                 return []
             uris = await _uris(connection, [row.id for row in claimed if row.source.startswith("data:")])
@@ -78,6 +83,8 @@ class Claims(Room):
     async def _claim(
         self, connection: AsyncConnection, due: sa.Select[Any], limit: int, lease_ms: int
     ) -> list[rows.Row]:
+        if limit <= 0:
+            return []
         pick = due.limit(limit).with_for_update(skip_locked=True, of=outputs).cte("pick")
         claim = (
             sa.update(outputs)

@@ -38,6 +38,14 @@ async def test_no_more_of_what_is_held_is_claimed_than_was_asked_for(ledger: Led
     assert len(await paths(ledger, spool="mine")) == 1
 
 
+async def test_one_that_is_held_goes_first_where_room_is_wanted(ledger: Ledger) -> None:
+    await given(ledger, prediction(), [file(f"output.{place}") for place in range(5)])
+    for claim in await ledger.claim_outputs(2, lease_ms=15_000):
+        await hold(ledger, claim)
+    assert await paths(ledger, 2, spool="mine", held_min=1) == ["output.0", "output.2"]
+    assert await paths(ledger, 3, spool="mine", held_min=1, held_max=1) == ["output.1", "output.3", "output.4"]
+
+
 async def test_what_another_spool_holds_is_left_to_its_worker_until_that_falls_silent(ledgers: Ledgers) -> None:
     ledger = await ledgers.open()
     await given(ledger, prediction(), [file()])

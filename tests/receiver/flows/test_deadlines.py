@@ -198,6 +198,22 @@ async def test_what_others_gave_up_is_archived_once_the_machine_that_has_it_is_b
     assert home.house.archive.spool.kept() == []
 
 
+async def test_a_full_spool_is_emptied_however_many_wait_for_room_in_it(build):
+    home = await build(OUTKEEP_SPOOL_BYTES_MAX="8MiB")
+    vars(home.house.archive.spool.room)["_wait_s"] = 0.1
+    break_bucket(home)
+    (held,) = await settled_by_replicate(home, model="sandbox/big", bytes=6_000_000)
+    await home.house.archive.step(1)
+    assert (await only(home, held)).held_by
+    mend_bucket(home)
+    waiting = await settled_by_replicate(home, *"abc", model="sandbox/big", bytes=5_000_000)
+    for _ in range(6):
+        home.clock.ahead_ms += 61_000  # as many are due as there are places, always
+        await home.house.archive.step(1)
+    states = [(await only(home, each)).state for each in (held, *waiting)]
+    assert states == [OutputState.ARCHIVED] * 4
+
+
 def kept(home, name: str):
     """A whole file of this name in the spool, as a process leaves it that dies on its way to the bucket."""
     file = home.house.archive.spool.open(name)
