@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 from receiver.ledger import Ledger
 from receiver.ledger.due import ABANDONED_MS, SPOOL_FACT
@@ -15,7 +16,7 @@ async def hold(ledger: Ledger, claim: OutputClaim, spool: str = "mine") -> None:
         assert await tx.settle_failed(claim, "unavailable: bucket", NOW_MS, 0, held_by=spool)
 
 
-async def paths(ledger: Ledger, limit: int = 10, **how: object) -> list[str]:
+async def paths(ledger: Ledger, limit: int = 10, **how: Any) -> list[str]:
     claims = await ledger.claim_outputs(limit, lease_ms=15_000, **how)
     return [each.output.path for each in claims]
 
