@@ -15,6 +15,7 @@ from storage.spool import Spool
 log = logging.getLogger("outkeep.tidy")
 
 LINKS_MAX = 500  # asked about in one small transaction
+LATER_MS_MAX = 900_000  # nothing waits so long on purpose (see archive.ASKED_S_MAX), only after a clock was put back
 STRANGE_MS_MAX = 86_400_000  # a file of which the ledger knows nothing may be another ledger's, wrongly put here
 
 
@@ -30,6 +31,8 @@ class Tidy:
 
     async def step(self) -> int:
         """Look through the spool; gives how many files were removed."""
+        if hastened := await self.ledger.hasten(later_ms=LATER_MS_MAX):
+            log.warning("the clock was put back: %d outputs and manifests are due now, not in hours", hastened)
         await self.ledger.tend_spool(self.spool.identity(), self.now_ms())
         removed = await asyncio.to_thread(self.spool.sweep)
         links = await asyncio.to_thread(self.spool.kept)

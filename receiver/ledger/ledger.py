@@ -16,6 +16,7 @@ from receiver.ledger.claims import Claims
 from receiver.ledger.committer import Committer
 from receiver.ledger.database import Database, Dialect
 from receiver.ledger.feed import Feed
+from receiver.ledger.hastening import Hastening
 from receiver.ledger.intents import Intents
 from receiver.ledger.keeping import Keeping
 from receiver.ledger.pruning import Pruning
@@ -26,7 +27,7 @@ from receiver.ledger.spooling import Spooling
 from receiver.ledger.transaction import Transaction
 
 
-class Ledger(Claims, Keeping, Feed, Reading, Spooling, Intents, Pruning, Quarantine, Rescuing, Bells):
+class Ledger(Claims, Keeping, Feed, Reading, Spooling, Intents, Pruning, Quarantine, Rescuing, Hastening, Bells):
     """One ledger for the whole process. Every verb may raise LedgerUnavailable; then nothing was promised."""
 
     def __init__(self, database: Database) -> None:
