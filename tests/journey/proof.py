@@ -94,6 +94,10 @@ class Reader:
             found = await asyncio.to_thread(self.bucket.read, output["key"])
             if found is None or hashlib.sha256(found).hexdigest() != output["sha256"]:
                 self.too_early.append(output["key"])
+        if event["type"] == ARCHIVED:
+            key = event["data"]["manifest_key"]
+            if await asyncio.to_thread(self.bucket.read, key) is None:
+                self.too_early.append(key)
 
 
 @dataclass
@@ -171,7 +175,8 @@ class Proof:
 
     async def _manifest(self, known: dict[str, Any]) -> None:
         written = await asyncio.to_thread(self.reader.bucket.read, known["manifest_key"])
-        manifest = json.loads(written or b"{}")
+        assert written is not None, f"no manifest stands under {known['manifest_key']}"
+        manifest = json.loads(written)
         assert manifest["prediction"]["status"] == known["status"]
         for name in ("path", "state", "key", "size", "sha256", "content_type", "attempts", "archived_at"):
             told = [output[name] for output in manifest["outputs"]]
