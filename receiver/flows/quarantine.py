@@ -25,6 +25,7 @@ WAITING_MAX = 64  # in memory
 WAITING_BYTES_MAX = 4 * 2**20
 GATHER_S = 0.2  # what comes in this time shares a transaction
 CLOSE_S = 2.0  # what can't be written by then is dropped
+SAY_EVERY_S = 300.0  # a mistyped secret shows at once, a flood fills no log
 
 _REASONS = {
     None: "no signing secret was known yet",
@@ -57,6 +58,7 @@ class Quarantine:
         self._tokens, self._filled_s = float(BURST), clock()
         self._waiting: deque[Delivery] = deque()
         self._bytes = 0  # of what waits or is being written
+        self._unsaid, self._said_s = 0, -float("inf")
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -70,6 +72,7 @@ class Quarantine:
         reason: Reason | None,
     ) -> None:
         """Keep a call if there is room; `reason` is None for one that came before any secret was known."""
+        self._say(_REASONS[reason])
         if self._closing.is_set() or not self._may():
             self._count("dropped")
             return
@@ -99,6 +102,17 @@ class Quarantine:
             await asyncio.wait([self._task], timeout=CLOSE_S)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def _say(self, reason: str) -> None:
+        self._unsaid += 1
+        if self._clock() - self._said_s >= SAY_EVERY_S:
+            log.warning(
+                "a webhook was refused: %s (refused since the last line like this: %d); "
+                "see `outkeep deliveries --state quarantined`",
+                reason,
+                self._unsaid,
+            )
+            self._unsaid, self._said_s = 0, self._clock()
 
     def _may(self) -> bool:
         now_s = self._clock()

@@ -184,3 +184,12 @@ async def test_a_ledger_that_hangs_does_not_hold_up_the_end(build, monkeypatch):
         await asyncio.sleep(quarantine.GATHER_S)
         await home.house.accept.quarantine.close()
     assert (await home.house.ledger.deliveries()).items == []
+
+
+async def test_a_mistyped_secret_shows_in_the_log_and_a_flood_does_not_fill_it(build, caplog):
+    home = await build()
+    for number in range(100):
+        await forge(home, f"msg_{number}")
+    said = [record.getMessage() for record in caplog.records if record.name == "outkeep.quarantine"]
+    assert len(said) == 1
+    assert "signed with no secret that we know" in said[0]
