@@ -21,21 +21,23 @@ from receiver.sandbox.mischief import Prank
 from receiver.sandbox.options import new_secret
 from receiver.sandbox.predictions import Attempt, Message, Prediction, as_webhook
 from receiver.sandbox.sandbox import Sandbox
+from receiver.sandbox.whole import WHOLE, Transport
 from receiver.sandbox.wire import dumped
 
 EVENTS = ("start", "output", "logs", "completed")
 DEFAULT_EVENTS = ("output", "completed")  # "new outputs and finish" when no filter is told
 RETRY_AFTER_S = (1.0, 2.0, 4.0, 8.0, 16.0, 29.0)  # doubling to a total of one minute, scaled by the speed
 CONNECTIONS_MAX = 200
+WHOLE_SHARE = 0.5  # of the calls: head and body in one piece, as nobody knows how Replicate writes
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def client(timeout_s: float) -> httpx.AsyncClient:
     """The client for all webhooks: no proxy of the environment, no redirects, a bounded number of connections."""
-    limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=20)
     timeout = httpx.Timeout(timeout_s, pool=None)
     agent = {"user-agent": "Replicate/1.0 (sandbox)"}
-    return httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False, headers=agent)
+    transport = Transport(connections_max=CONNECTIONS_MAX, keepalive_max=20)
+    return httpx.AsyncClient(timeout=timeout, transport=transport, follow_redirects=False, headers=agent)
 
 
 def tell(sandbox: Sandbox, prediction: Prediction, event: str) -> None:
@@ -141,8 +143,10 @@ async def _attempt(sandbox: Sandbox, prediction: Prediction, message: Message, p
     status, error = None, None
     slow_s = pranks["slow"].value_or(5) if "slow" in pranks else 0.0
     content: Any = _dripping(sandbox, call.body, slow_s) if slow_s else call.body
+    whole = not slow_s and sandbox.rng("whole", sandbox.number("attempt")).random() < WHOLE_SHARE
+    manner = {WHOLE: True} if whole else {}
     try:
-        answer = await sandbox.client.post(prediction.webhook, content=content, headers=call.headers)
+        answer = await sandbox.client.post(prediction.webhook, content=content, headers=call.headers, extensions=manner)
         status = answer.status_code
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as failure:
         error = f"{type(failure).__name__}: {failure}"
