@@ -31,12 +31,13 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
 
 
 async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop, stop, told = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     task = asyncio.ensure_future(main(stop))
 
     def asked() -> None:
-        if stop.is_set():
+        if told.is_set():  # not `stop`: what ends by itself sets that, too, and is not cut short by the first signal
             task.cancel()
+        told.set()
         stop.set()
         loop.call_later(CANCEL_AFTER_S, task.cancel)
         leave_within(EXIT_AFTER_S, FAILED, CUT_OFF)
@@ -46,7 +47,7 @@ async def _until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, T]]
     try:
         return await task
     except asyncio.CancelledError:
-        if not stop.is_set():
+        if not told.is_set():
             raise
         raise Failure("Cut short; what was in hand is taken up again at the next start.") from None
 

@@ -107,6 +107,17 @@ def test_the_second_signal_cuts_short():
         assert process.stderr.read() == "outkeep: Cut short; what was in hand is taken up again at the next start.\n"
 
 
+def test_the_first_signal_does_not_cut_short_what_is_ending_by_itself():
+    ending = "stop.set(); print('ending', flush=True); await asyncio.sleep(1); raise frame.Failure('The disk failed')"
+    with script(ending) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ending\n"
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == "outkeep: The disk failed.\n"
+
+
 def test_work_that_does_not_end_is_cancelled():
     with script("await asyncio.Event().wait()", "running.CANCEL_AFTER_S = 0.1") as process:
         os.kill(process.pid, signal.SIGTERM)
