@@ -114,8 +114,8 @@ async def test_a_ledger_that_can_be_written_is_ready(ledger: Ledger) -> None:
 
 
 async def test_a_ledger_that_takes_too_long_is_not_ready(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer, "BEAT_S_MAX", 0.0)
-    with pytest.raises(LedgerUnavailable, match="within"):
+    monkeypatch.setattr(admission, "ANSWER_S_MAX", 0.0)
+    with pytest.raises(LedgerUnavailable, match="in time"):
         await ledger.ready()
 
 
