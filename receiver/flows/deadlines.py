@@ -26,12 +26,14 @@ class Deadlines:
         """Tell what became at risk; gives how many."""
         now_ms = self.now_ms()
         risky = await self.ledger.at_risk(risky_before_ms(now_ms, self.output_ttl_ms), TOLD_MAX)
-        fresh = [output for output in risky if output.id not in self.told]
-        for output in fresh[:LINES_MAX]:
+        fresh = [output_id for output_id in risky if output_id not in self.told]
+        if not fresh:
+            return 0
+        for output in await self.ledger.outputs_with(fresh[:LINES_MAX]):
             log.warning("%s of %s is at risk: %s", output.path, output.prediction_id, _why(output, now_ms))
         if len(fresh) > LINES_MAX:
             log.warning("%d more outputs are at risk: see /api/outputs?at_risk=true", len(fresh) - LINES_MAX)
-        self.told.update((output.id, None) for output in fresh)
+        self.told.update(dict.fromkeys(fresh))
         for output_id in list(self.told)[: max(0, len(self.told) - TOLD_MAX)]:
             del self.told[output_id]
         return len(fresh)

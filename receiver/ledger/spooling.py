@@ -1,6 +1,6 @@
 """What lies in spools, and what is about to vanish since it lies in none."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
@@ -40,11 +40,21 @@ class Spooling(Facts):
         async with self._database.read() as connection:
             return await connection.scalar(due) is not None
 
-    async def at_risk(self, before_ms: int, limit: int) -> list[Output]:
-        """Up to `limit` outputs at risk, the first to vanish first; see `core.output.risky_before_ms`."""
-        wanted = sa.select(*rows.OUTPUT_COLUMNS).where(at_risk(before_ms)).order_by(outputs.c.expires_ms, outputs.c.id)
+    async def at_risk(self, before_ms: int, limit: int) -> list[int]:
+        """The ids of up to `limit` outputs at risk, the first to vanish first; see `core.output.risky_before_ms`.
+
+        Nothing but ids: with their histories thousands of outputs take seconds to read.
+        """
+        wanted = sa.select(outputs.c.id).where(at_risk(before_ms)).order_by(outputs.c.expires_ms, outputs.c.id)
         async with self._database.read() as connection:
-            return [rows.output(row) for row in await connection.execute(wanted.limit(limit))]
+            return list((await connection.execute(wanted.limit(limit))).scalars())
+
+    async def outputs_with(self, ids: Collection[int]) -> list[Output]:
+        """Outputs by their ids, the first to vanish first."""
+        wanted = sa.select(*rows.OUTPUT_COLUMNS).where(outputs.c.id.in_(list(ids)))
+        async with self._database.read() as connection:
+            found = await connection.execute(wanted.order_by(outputs.c.expires_ms, outputs.c.id))
+            return [rows.output(row) for row in found]
 
     async def count_at_risk(self, before_ms: int) -> int:
         """How many outputs are at risk."""
