@@ -6,7 +6,7 @@ import pytest
 
 from receiver.core.delivery import DeliveryState
 from receiver.core.errors import LedgerFull, LedgerUnavailable
-from receiver.ledger import Ledger, committer
+from receiver.ledger import Ledger, admission, committer
 from tests.contract.ledger_nouns import delivery, event, given, prediction
 from tests.servers.ledgers import Ledgers
 
