@@ -18,6 +18,20 @@ _FORGET = 0.7  # what a batch leaves of the weight of those before it: about the
 _SPREAD_BYTES = 64 * 1024  # batches that differ in size by less than this say nothing about what a byte costs
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is in front of a newcomer: the bytes that are being written, and the batches and bytes until its own.
+
+    Of the last two its own are a part. `waited_s`: how long the first one of its batch waits already, since each one
+    more has that one wait longer.
+    """
+
+    flying: int
+    batches: int
+    size: int
+    waited_s: float = 0.0
+
+
 @dataclass(slots=True)
 class Admission:
     """Expects how long a newcomer would wait, from how long the last batches took.
@@ -52,28 +66,25 @@ class Admission:
         self._size_took = _FORGET * self._size_took + size * took_s
         self._last.append((size, took_s))
 
-    def admits(self, now_s: float, *, flying: int, batches: int, size: int) -> bool:
-        """Whether one more may wait: for the bytes that are being written, and for the batches and bytes until its own.
-
-        Of the last two its own are a part.
-        """
-        if self._began_s is None or self.expected_s(now_s, flying=flying, batches=batches, size=size) <= WAIT_S_MAX:
+    def admits(self, now_s: float, ahead: Ahead) -> bool:
+        """Whether one more may wait."""
+        if self._began_s is None or self.expected_s(now_s, ahead) <= WAIT_S_MAX:
             return True  # with nobody waiting one is always taken, or we would never hear that the disk is well again
         self._refused_s = now_s
         return False
 
-    def expected_s(self, now_s: float, *, flying: int, batches: int, size: int) -> float:
-        """How long a newcomer would wait."""
+    def expected_s(self, now_s: float, ahead: Ahead) -> float:
+        """How long a newcomer would wait, or whoever of its batch came first."""
         gone_s = 0.0 if self._began_s is None else now_s - self._began_s
         sync_s, byte_s = self._costs()
-        left_s = max(0.0, sync_s + flying * byte_s - gone_s) if flying else 0.0
-        return max(left_s + batches * sync_s + size * byte_s, gone_s)
+        left_s = max(0.0, sync_s + ahead.flying * byte_s - gone_s) if ahead.flying else 0.0
+        return max(ahead.waited_s + left_s + ahead.batches * sync_s + ahead.size * byte_s, gone_s)
 
-    def presses(self, now_s: float, *, flying: int, batches: int, size: int) -> bool:
+    def presses(self, now_s: float, ahead: Ahead) -> bool:
         """Whether whoever can come later should: somebody was just refused, or a queue is about to be too long."""
         if now_s - self._refused_s < PRESSED_FOR_S:
             return True
-        return batches > 1 and self.expected_s(now_s, flying=flying, batches=batches, size=size) > PRESSED_S
+        return ahead.batches > 1 and self.expected_s(now_s, ahead) > PRESSED_S
 
     def _costs(self) -> tuple[float, float]:
         """Seconds for a batch, and for a byte in it."""

@@ -6,7 +6,7 @@ import pytest
 
 from receiver.core.errors import LedgerFull
 from receiver.ledger import admission
-from receiver.ledger.admission import ANSWER_S_MAX, WAIT_S_MAX, Admission, Callers
+from receiver.ledger.admission import ANSWER_S_MAX, WAIT_S_MAX, Admission, Ahead, Callers
 
 ROW_BYTES = 2_000
 
@@ -25,7 +25,7 @@ def taken(made, now_s, *, rows_max=100_000):
     """How many rows are taken at once while a batch of one is under way; they go in batches of 512."""
     made.begun(now_s)
     for rows in range(rows_max):
-        if not made.admits(now_s, flying=ROW_BYTES, batches=1 + rows // 512, size=(rows + 1) * ROW_BYTES):
+        if not made.admits(now_s, Ahead(ROW_BYTES, 1 + rows // 512, (rows + 1) * ROW_BYTES)):
             return rows
     return rows_max
 
@@ -49,8 +49,16 @@ def test_what_a_row_costs_is_learned_from_batches_of_different_sizes():
 def test_a_slow_sync_takes_those_who_come_late_enough_for_the_next_one(took_s):
     made, now_s = learned(*[(1, took_s)] * 5)
     made.begun(now_s)
-    assert not made.admits(now_s, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
-    assert made.admits(now_s + took_s * 0.95, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
+    assert not made.admits(now_s, Ahead(ROW_BYTES, 1, ROW_BYTES))
+    assert made.admits(now_s + took_s * 0.95, Ahead(ROW_BYTES, 1, ROW_BYTES))
+
+
+def test_who_came_first_does_not_wait_too_long_for_those_who_come_after():
+    made, now_s = learned(*[(1, 0.4)] * 5)
+    made.begun(now_s)
+    assert made.admits(now_s + 0.2, Ahead(ROW_BYTES, 1, ROW_BYTES))
+    assert made.admits(now_s + 0.4, Ahead(ROW_BYTES, 1, 2 * ROW_BYTES, waited_s=0.2))
+    assert not made.admits(now_s + 0.4, Ahead(0, 1, 2 * ROW_BYTES, waited_s=1.0))
 
 
 def test_bad_news_is_believed_at_once_and_good_news_soon():
@@ -66,30 +74,30 @@ def test_bad_news_is_believed_at_once_and_good_news_soon():
 def test_a_batch_that_does_not_end_has_all_newcomers_refused():
     made, now_s = learned(*[(1, 0.005)] * 10)
     made.begun(now_s)
-    assert made.admits(now_s + WAIT_S_MAX - 0.1, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
-    assert not made.admits(now_s + WAIT_S_MAX + 0.1, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
+    assert made.admits(now_s + WAIT_S_MAX - 0.1, Ahead(ROW_BYTES, 1, ROW_BYTES))
+    assert not made.admits(now_s + WAIT_S_MAX + 0.1, Ahead(ROW_BYTES, 1, ROW_BYTES))
 
 
 def test_with_nobody_waiting_one_is_taken_to_see_whether_the_disk_is_well_again():
     made, now_s = learned((1, 60.0))
-    assert made.admits(now_s, flying=0, batches=1, size=ROW_BYTES)
+    assert made.admits(now_s, Ahead(0, 1, ROW_BYTES))
     made.begun(now_s)
-    assert not made.admits(now_s, flying=ROW_BYTES, batches=1, size=ROW_BYTES)
+    assert not made.admits(now_s, Ahead(ROW_BYTES, 1, ROW_BYTES))
 
 
 def test_others_are_asked_to_come_later_before_a_delivery_is_refused():
     made, now_s = learned(*[(512, 0.35)] * 5)
     made.begun(now_s)
-    assert not made.presses(now_s, flying=512 * ROW_BYTES, batches=1, size=88 * ROW_BYTES)
-    assert made.presses(now_s, flying=512 * ROW_BYTES, batches=2, size=588 * ROW_BYTES)
-    assert made.admits(now_s, flying=512 * ROW_BYTES, batches=2, size=588 * ROW_BYTES)
+    assert not made.presses(now_s, Ahead(512 * ROW_BYTES, 1, 88 * ROW_BYTES))
+    assert made.presses(now_s, Ahead(512 * ROW_BYTES, 2, 588 * ROW_BYTES))
+    assert made.admits(now_s, Ahead(512 * ROW_BYTES, 2, 588 * ROW_BYTES))
 
 
 def test_others_are_asked_to_come_later_for_a_second_after_a_refusal():
     made, now_s = learned((1, 60.0))
     assert taken(made, now_s) == 0
-    assert made.presses(now_s + 0.9, flying=0, batches=1, size=0)
-    assert not made.presses(now_s + 1.1, flying=0, batches=1, size=0)
+    assert made.presses(now_s + 0.9, Ahead(0, 1, 0))
+    assert not made.presses(now_s + 1.1, Ahead(0, 1, 0))
 
 
 async def test_who_waits_too_long_is_told_so_in_time_and_the_others_are_not(monkeypatch):
