@@ -96,7 +96,7 @@ class Objects:
         stored = self.confirmed(wanted, found(reply.headers, size=body.size))
         if self.conditional is None and body.size <= PROOF_BYTES_MAX:
             with suppress(StorageError):  # the object is safe; the next one may show it
-                self.conditional = self.send(wanted, body, condition=True).status == 412
+                self.conditional = self.honours(wanted, body)
         return stored
 
     def replace(self, key: str, body: Body, *, content_type: str, sha256: str) -> StoredObject:
@@ -154,6 +154,14 @@ class Objects:
         if condition:
             headers["if-none-match"] = "*"
         return self.wire.ask("PUT", wanted.key, headers, body=body, payload=wanted.sha256, stop=stop)
+
+    def honours(self, wanted: Wanted, body: Body) -> bool | None:
+        """Whether creating once more what is there is refused as it should be; None where the answer does not tell."""
+        reply = self.send(wanted, body, condition=True)
+        if reply.status < 300 or reply.status == 412:
+            return reply.status == 412
+        meaning = from_answer(self.bucket, reply.status, reply.code, reply.headers)
+        return None if isinstance(meaning, BucketUnavailable) else False
 
     def read_back(self, key: str) -> tuple[str, str]:
         """Hash and ETag of what the bucket gives back for a key; empty where it has nothing."""

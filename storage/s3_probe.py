@@ -22,7 +22,9 @@ def probe(objects: Objects, prefix: str) -> Capabilities:
     try:
         if objects.read_back(key)[0] != canary.sha256:
             raise BucketUnavailable(f"The bucket {objects.bucket} did not give back what was written.")
-        conditional = objects.send(canary, CANARY, condition=True).status == 412
+        conditional = objects.honours(canary, CANARY)
+        if conditional is None:
+            raise BucketUnavailable(f"The bucket {objects.bucket} is busy: try again.")
         lying = Wanted(key, OTHER.size, canary.sha256, other.md5, TYPE)
         checksums = objects.send(lying, OTHER, condition=False).status == 400
     finally:

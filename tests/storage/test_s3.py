@@ -603,6 +603,19 @@ async def test_a_refusal_is_one_sentence_with_the_mend(
     assert "secret-ish" not in told
 
 
+async def test_a_busy_answer_says_nothing_about_conditions(bucket: S3Bucket, server: FaultyS3) -> None:
+    server.fail("put", None, BUSY)  # the object itself is taken
+    await put(bucket, b"one", key="p/one")
+    await put(bucket, b"two", key="p/two")
+    await put(bucket, b"three", key="p/three")
+    conditions = ["if-none-match" in headers for operation, headers in server.headers if operation == "put"]
+    assert conditions == [True] * 5  # one, busy; two, its proof; three
+
+    server.fail("put", None, BUSY)
+    with pytest.raises(BucketUnavailable, match="busy"):
+        await bucket.probe()
+
+
 async def test_a_probe_tells_the_server_without_conditions_apart(bucket: S3Bucket, server: FaultyS3) -> None:
     server.conditions = "ignored"
     assert not (await bucket.probe()).conditional_writes
