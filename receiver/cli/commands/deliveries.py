@@ -9,11 +9,12 @@ import click
 
 from receiver.cli.environment import environment
 from receiver.cli.frame import Failure, command
-from receiver.cli.showing import FOLDED, ID, SHORT, as_json, moment, plain, say, size, table
+from receiver.cli.showing import FOLDED, ID, SHORT, as_json, console, moment, plain, say, size, table
 from receiver.core.delivery import TOLD_STATES
 
 STATES = [state.value for state in TOLD_STATES]
 TEXT_LENGTH_MAX = 2_000  # characters of a body; --json has a megabyte of it
+OTHERS_WIDTH = 62  # columns that id, received and state take, as long as they mostly are
 
 
 @command(
@@ -54,14 +55,19 @@ async def _list(filters: Mapping[str, Any], *, whole: bool) -> None:
         click.echo(as_json(page))
         return
     columns = (("id", ID), ("received", SHORT), ("state", SHORT), ("reason or prediction", FOLDED))
-    table("", columns, [_row(delivery) for delivery in page["items"]], states=(2,))
+    room = console().width - OTHERS_WIDTH
+    table("", columns, [_row(delivery, room) for delivery in page["items"]], states=(2,))
     if page["next"]:
         say(f"There are more: --after {plain(str(page['next']))}")
 
 
-def _row(delivery: Mapping[str, Any]) -> tuple[str, ...]:
-    about = delivery.get("reason") or delivery.get("prediction") or ""
-    return str(delivery["id"]), moment(delivery.get("received_at"))[5:16], str(delivery.get("state")), str(about)
+def _row(delivery: Mapping[str, Any], room: int) -> tuple[str, ...]:
+    """The id of a prediction is never broken: where there is no room for it, it stands below the delivery's own."""
+    name, reason, about = str(delivery["id"]), delivery.get("reason"), str(delivery.get("prediction") or "")
+    if about and (reason or len(about) > room):
+        name, about = f"{name}\n  {about}", ""
+    received = moment(delivery.get("received_at"))[5:16]
+    return name, received, str(delivery.get("state")), str(reason or about)
 
 
 async def _show(delivery_id: str, *, whole: bool) -> None:
