@@ -49,6 +49,9 @@ Examples:
 class Failure(OutkeepError):
     """A command did not reach its end; the sentence says why and what to do."""
 
+    ends_with = FAILED
+    """The exit status of the command."""
+
 
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
@@ -112,7 +115,7 @@ outkeep.params.append(_debug())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Ends the process with 0, 1 (it failed) or 2 (wrong usage)."""
+    """The console script. Ends the process with one of the statuses above, 0 when all went well."""
     signal.signal(signal.SIGTERM, _terminated)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that can't show a character must not end the command
@@ -168,6 +171,8 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
 def status_of(error: BaseException) -> int:
     """What a command ends with that ends with this error."""
+    if isinstance(error, Failure):
+        return error.ends_with
     return START_AGAIN if isinstance(error, LedgerBroken) and not isinstance(error, LedgerDamaged) else FAILED
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from receiver.cli.frame import Failure
+from receiver.cli.frame import FAILED, WRONG_USAGE, Failure
 from receiver.core.errors import Misconfigured
 from receiver.runtime import parsing
 from receiver.runtime.settings import SETTINGS
@@ -58,6 +58,7 @@ class Refused(Failure):
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         self.status = status
+        self.ends_with = WRONG_USAGE if status == 400 else FAILED  # it is the service that knows what may be asked
 
 
 class Service:

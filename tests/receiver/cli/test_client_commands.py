@@ -96,15 +96,29 @@ def test_a_lost_output_is_status_1_with_its_reason(client, capsys):
         (["predict", "sandbox/image", "-i", "width=[]"], r"The service refused: .*width"),
         (["show", "nosuch"], r"Nothing is known of a prediction 'nosuch'"),
         (["show", "../predictions"], r"Nothing is known|The service refused"),
-        (["list", "--status", "nonsense"], r"The service refused: .*status.* one of starting, processing"),
-        (["list", "--after", "nonsense"], r"The service refused: .*after"),
-        (["list", "--created-after", "yesterday"], r"The service refused: .*created_after"),
-        (["events", "--after", "nonsense"], r"The service refused: .*cursor"),
-        (["events", "--type", "nonsense"], r"The service refused: .*type"),
     ],
 )
 def test_what_the_service_refuses_is_told_in_one_sentence(client, capsys, arguments, sentence):
     assert run(arguments) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+    assert re.search(sentence, told.err), told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["list", "--status", "nonsense"], r"The service refused: .*status.* one of starting, processing"),
+        (["list", "--after", "nonsense"], r"The service refused: .*after"),
+        (["list", "--created-after", "yesterday"], r"The service refused: .*created_after"),
+        (["deliveries", "--after", "nonsense"], r"The service refused: .*after"),
+        (["events", "--after", "nonsense"], r"The service refused: .*cursor"),
+        (["events", "--type", "nonsense"], r"The service refused: .*type"),
+    ],
+)
+def test_wrong_usage_that_only_the_service_sees_is_wrong_usage_too(client, capsys, arguments, sentence):
+    assert run(arguments) == 2
     told = capsys.readouterr()
     assert told.out == ""
     assert len(told.err.splitlines()) == 1
