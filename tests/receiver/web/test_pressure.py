@@ -52,7 +52,7 @@ async def test_who_waits_for_a_disk_that_does_not_answer_hears_so_in_time(stuck)
 async def test_who_comes_while_the_disk_does_not_answer_hears_so_at_once_and_others_make_room(stuck):
     site, other = stuck
     waiting = asyncio.ensure_future(post(site, "waits"))
-    await asyncio.sleep(1.6)
+    await asyncio.sleep(1.3)
     answer, took_s = await timed(post(site, "late"))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert took_s < AT_ONCE_S
