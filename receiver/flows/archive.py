@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from receiver.core.errors import LedgerBroken, LedgerRefused, LedgerUnavailable
 from receiver.core.links import Links
 from receiver.core.output import OutputState, Stored, object_name
 from receiver.core.prediction import lost_event
@@ -34,6 +35,7 @@ from storage.spool import Spool
 LEASE_MS = 15_000  # a dead worker's outputs wait no longer than this
 ABSENT_ATTEMPTS, ABSENT_MS_MIN = 6, 10_000  # a 404 may be a delivery host that is not ready yet
 ASKED_S_MAX = 600.0  # a host may ask for that much patience, as far as the deadline allows
+AGAIN_S = 1.0  # between two tries to tell a ledger that is away
 AWAY_MS_MAX = 86_400_000  # a machine that is away with bytes in its spool is waited for that long
 _PROBLEM_LENGTH_MAX = 300
 _GONE = "gone"
@@ -118,7 +120,7 @@ class Archive:
         except StorageError as error:
             await self._failed(claim, error, started_ms)
         else:
-            await self._archived(claim, _stored(archived, self.now_ms(), claim.output.path))
+            await self._kept(claim, _stored(archived, self.now_ms(), claim.output.path))
 
     async def _fetched(self, claim: OutputClaim) -> Archived:
         output, met, archived = claim.output, None, None
@@ -134,6 +136,16 @@ class Archive:
             if store:
                 self.outage.end(met, done=archived is not None)
         return archived
+
+    async def _kept(self, claim: OutputClaim, stored: Stored) -> None:
+        """Settle it, however long the ledger is away: what lies in the bucket need not be fetched again."""
+        while True:
+            try:
+                return await self._archived(claim, stored)
+            except LedgerUnavailable as error:
+                if isinstance(error, LedgerRefused | LedgerBroken):
+                    raise
+            await asyncio.sleep(AGAIN_S)
 
     async def _archived(self, claim: OutputClaim, stored: Stored) -> None:
         async with self.ledger.transaction() as tx:

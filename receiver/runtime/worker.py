@@ -138,6 +138,8 @@ class Worker:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=STOP_S / 2)
+            for task in running:
+                _ended(task)
 
     async def _sleep(self, kind: Ring, seen: int, *tasks: asyncio.Task[None], least_s: float) -> None:
         """Until the bell rings, a task ends, something becomes due (not before `least_s`), or the stop."""
@@ -192,8 +194,12 @@ class Worker:
 
 
 def _ended(task: asyncio.Task[None]) -> bool:
-    if task.done() and not task.cancelled() and task.exception() is not None:
-        log.error("archiving failed; the output becomes due again with its lease", exc_info=task.exception())
+    """Whether it has; what went wrong with it is told."""
+    error = None if not task.done() or task.cancelled() else task.exception()
+    if isinstance(error, LedgerUnavailable):
+        log.warning("an output becomes due again with its lease, since the ledger is not available: %s", error)
+    elif error is not None:
+        log.error("archiving failed; the output becomes due again with its lease", exc_info=error)
     return task.done()
 
 

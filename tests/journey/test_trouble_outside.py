@@ -17,6 +17,7 @@ from tests.journey.traced import Service, service
 from tests.journey.world import free_port, until, world
 from tests.servers.cutting import Proxy
 from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import server as shared_postgres
 from tests.servers.seaweedfs import SeaweedFS
 
 
@@ -135,6 +136,37 @@ async def test_a_second_service_on_the_same_file_is_refused_and_has_it_at_once_w
         finally:
             await second.stop()
         await second.assert_kept()
+
+
+async def test_a_file_that_was_fetched_while_postgres_was_away_is_not_fetched_again(tmp_path: Path) -> None:
+    url = urlsplit(await shared_postgres().database())
+    way = Proxy("127.0.0.1", url.port or 0)
+    await way.start()
+    through = url._replace(netloc=url.netloc.replace(f":{url.port}", f":{way.listens}")).geturl()
+    async with world(tmp_path, OUTKEEP_DATABASE_URL=through) as up:
+        process = await up.serve()
+
+        async def begun(number: int) -> str:
+            made = await up.create("sandbox/image", sandbox={"files": ["slow:3"]}, prompt=str(number))
+
+            async def fetches() -> bool:
+                return [each["attempts"] for each in (await up.prediction(made)).get("outputs", ())] == [1]
+
+            await until(fetches)
+            return made
+
+        made = await begun(1)
+        await way.close()
+        await until(lambda: len(list((tmp_path / "objects").rglob("output.*"))) == 1)
+        await asyncio.sleep(1)
+        await way.start()
+        known = await up.archived(made)
+        await up.assert_kept(known)
+        assert known["outputs"][0]["attempts"] == 1
+        await begun(2)
+        await way.close()
+        assert await up.kill(process, signal.SIGTERM) == 0
+        assert "Traceback" not in up.log()
 
 
 @pytest.fixture
