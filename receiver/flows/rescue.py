@@ -1,11 +1,11 @@
 """One more look at all that may still be had: the account's list, and the outputs that were given up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from receiver.core.ring import Ring
-from receiver.flows.sweep import Sweep
+from receiver.flows.sweep import Sweep, Walk
 from receiver.flows.upstream import problem
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.rescuing import Lost
@@ -15,6 +15,7 @@ RUN_MS_MAX = 1_800_000  # a prediction runs for half an hour: what ended since a
 LOST_MAX = 100  # outputs opened again in one transaction
 LOST_GAP_MS = 2_000  # between two such lots: their deadlines are over, and would go before those that can be met
 LOST_SEEN_MAX = 10_000  # looked at in one go
+TOO_MANY = "More than {count} outputs are lost, and only the oldest were looked at: look back less far for the others."
 REASONS = ("gone", "unavailable", "conflict", "refused")  # that may have passed
 
 
@@ -22,7 +23,7 @@ REASONS = ("gone", "unavailable", "conflict", "refused")  # that may have passed
 class Rescued:
     """What a rescue set going: ids new to us, ids that we knew less of, those of both that still run, outputs that are
     tried again; `gone` are lost outputs that can't be. `settled` counts what the list told and we knew to its end.
-    `next_ms`: the list goes on with what was created before; None at its end.
+    `next_ms`: the list goes on with what was created before; None at its end. `trouble` says what is left out.
     """
 
     since_ms: int
@@ -33,6 +34,7 @@ class Rescued:
     tried_again: tuple[Lost, ...]
     gone: tuple[Lost, ...]
     next_ms: int | None
+    trouble: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,15 @@ class Rescue:
         return self._turn.locked()
 
     async def __call__(self, since_ms: int, *, before_ms: int | None = None) -> Rescued:
-        """All that ended since then; `before_ms` goes on where another one ended. Raises UpstreamError."""
+        """All that ended since then; `before_ms` goes on where another one ended.
+
+        Raises UpstreamError when nothing came of it: without the list, lost outputs are still tried again.
+        """
         async with self._turn:
             back_to_ms = max(0, since_ms - RUN_MS_MAX)
             lost = [] if before_ms is not None else await self._reopened(back_to_ms)
             walk = await self.sweep.walk(back_to_ms, before_ms=before_ms, until_ms=self.now_ms() + WALK_MS_MAX)
-        if walk.error is not None and walk.down_to_ms is None:
+        if walk.error is not None and walk.down_to_ms is None and not lost:
             raise problem(walk.error) from walk.error
         return Rescued(
             since_ms=since_ms,
@@ -66,6 +71,7 @@ class Rescue:
             tried_again=tuple(each for each in lost if _may_be_back(each)),
             gone=tuple(each for each in lost if not _may_be_back(each)),
             next_ms=None if walk.whole or walk.down_to_ms is None else walk.down_to_ms + 1,
+            trouble=_trouble(walk, lost),
         )
 
     async def _reopened(self, created_after_ms: int) -> list[Lost]:
@@ -85,6 +91,12 @@ class Rescue:
             lots += bool(again)
             self.ring(Ring.OUTPUTS)
         return seen
+
+
+def _trouble(walk: Walk, lost: Sequence[Lost]) -> str | None:
+    if walk.error is not None and walk.down_to_ms is None:
+        return f"The account's list could not be read: {problem(walk.error)}"
+    return TOO_MANY.format(count=LOST_SEEN_MAX) if len(lost) >= LOST_SEEN_MAX else None
 
 
 def _may_be_back(lost: Lost) -> bool:

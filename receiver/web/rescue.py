@@ -64,6 +64,7 @@ def _told(rescued: Rescued) -> dict[str, Any]:
         "tried_again": again,
         "gone": gone,
         "next": iso_or_none(rescued.next_ms),
+        "trouble": rescued.trouble,
     }
 
 

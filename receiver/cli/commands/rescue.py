@@ -16,12 +16,13 @@ from receiver.cli.since import METAVAR, moment_told
 LOOK_EVERY_S = 0.5
 LOOKS_AT_ONCE = 8  # at predictions: the service has others to serve
 PATIENCE_S = 120.0  # without anything being settled; the service goes on by itself after we have left
+SILENCE_S = 15.0  # of the service: longer than it takes to start again
 _MAY_PASS = frozenset(("unavailable", "conflict"))  # lost for such a reason, it is worth another rescue
 
 
 @dataclass(slots=True)
 class _Going:
-    """What the service set going, put together from its answers; `trouble` is why the list was not read to its end."""
+    """What the service set going, put together from its answers; `trouble` is a sentence on why it is not all."""
 
     since: str = ""
     found: list[str] = field(default_factory=list)
@@ -73,6 +74,7 @@ async def _rescue(since: str, *, whole: bool) -> int:
         click.echo(as_json(told))
     else:
         _show(going, known, told)
+    _warn(going, told)
     missed = [each for each in told["gone"] if each["reason"] in _MAY_PASS]
     return FAILED if missed or told["pending"] or not told["complete"] else 0
 
@@ -87,7 +89,7 @@ async def _set_going(service: Any, since: str) -> _Going:
         except (Unreachable, Refused) as error:
             if not going.since:
                 raise
-            going.trouble = str(error)
+            going.trouble = f"The account's list could not be read to its end: {error}"
             return going
         going.since = going.since or told["since"]
         going.found += told["found"]
@@ -96,10 +98,11 @@ async def _set_going(service: Any, since: str) -> _Going:
         going.settled += told["settled"]
         going.again += [(each["prediction"], each["path"]) for each in told["tried_again"]]
         going.gone += told["gone"]
+        going.trouble = going.trouble or told["trouble"]
         if told["next"] is None:
             return going
-        if told["next"] == asked.get("before"):
-            going.trouble = "it does not go on"
+        if "before" in asked and told["next"] >= asked["before"]:
+            going.trouble = "The account's list could not be read to its end: it does not go on."
             return going
         asked = {"since": going.since, "before": told["next"]}
 
@@ -110,23 +113,36 @@ async def _settled(service: Any, ids: Sequence[str]) -> dict[str, Mapping[str, A
 
     known: dict[str, Mapping[str, Any]] = {}
     waiting, clock = list(ids), asyncio.get_running_loop().time
-    until_s = clock() + PATIENCE_S
+    moved_s = heard_s = clock()
     with Progress() as progress:
         while waiting:
             for start in range(0, len(waiting), LOOKS_AT_ONCE):
                 some = waiting[start : start + LOOKS_AT_ONCE]
                 paths = [f"/api/predictions/{quote(each, safe='')}" for each in some]
-                known |= zip(some, await asyncio.gather(*map(service.get, paths)), strict=True)
-            left = [each for each in waiting if not _is_settled(known[each])]
-            if len(left) < len(waiting):
-                until_s = clock() + PATIENCE_S
+                looks = zip(some, await asyncio.gather(*(_look(service, path) for path in paths)), strict=True)
+                answered = {each: told for each, told in looks if told is not None}
+                known |= answered
+                heard_s = clock() if answered else heard_s
+            left = [each for each in waiting if each not in known or not _is_settled(known[each])]
+            moved_s = clock() if len(left) < len(waiting) else moved_s
             waiting = left
             progress.show([Row("rescue", "archiving", f"{len(ids) - len(left)} of {len(ids)} predictions settled")])
-            if clock() > until_s:
+            if clock() > min(moved_s + PATIENCE_S, heard_s + SILENCE_S):
                 break
             if waiting:
                 await asyncio.sleep(LOOK_EVERY_S)
     return known
+
+
+async def _look(service: Any, path: str) -> Mapping[str, Any] | None:
+    """None while the service has no time for us: what it does meanwhile is told at the end all the same."""
+    from receiver.cli.service import Unreachable
+
+    try:
+        told: Mapping[str, Any] = await service.get(path)
+    except Unreachable:
+        return None
+    return told
 
 
 def _is_settled(prediction: Mapping[str, Any]) -> bool:
@@ -136,7 +152,7 @@ def _is_settled(prediction: Mapping[str, Any]) -> bool:
 
 def _outcome(going: _Going, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     told = {state: list(_outputs(going, known, state)) for state in ("archived", "lost", "pending")}
-    unsettled = [each for each, prediction in known.items() if not _is_settled(prediction)]
+    unsettled = [each for each in going.waited_for() if each not in known or not _is_settled(known[each])]
     return {
         "since": going.since,
         "complete": going.trouble is None,
@@ -144,7 +160,7 @@ def _outcome(going: _Going, known: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "updated": going.updated,
         "running": sorted(going.running),
         "saved": told["archived"],
-        "already_safe": going.settled,
+        "settled": going.settled,
         "gone": [*told["lost"], *going.gone],
         "pending": unsettled,
     }
@@ -165,7 +181,7 @@ def _show(going: _Going, known: Mapping[str, Mapping[str, Any]], told: Mapping[s
         table("", (("prediction", ID), ("", SHORT), ("what came of it", FOLDED)), rows)
         click.echo()
     click.echo(f"{len(told['saved']):>7}  files saved")
-    click.echo(f"{told['already_safe']:>7}  predictions whose end was known already")
+    click.echo(f"{told['settled']:>7}  predictions whose end was known already")
     click.echo(f"{len(told['gone']):>7}  files gone")
     for each in told["gone"]:
         click.echo(
@@ -173,10 +189,13 @@ def _show(going: _Going, known: Mapping[str, Mapping[str, Any]], told: Mapping[s
         )
     if told["running"]:
         click.echo(f"{len(told['running']):>7}  predictions still running")
+
+
+def _warn(going: _Going, told: Mapping[str, Any]) -> None:
     if told["pending"]:
         say(f"outkeep: {len(told['pending'])} predictions are not settled yet; the service goes on with them.")
     if going.trouble:
-        say(f"outkeep: The account's list could not be read to its end: {plain(going.trouble)}")
+        say(f"outkeep: {plain(going.trouble)}")
 
 
 def _row(going: _Going, prediction: Mapping[str, Any]) -> tuple[str, str]:

@@ -23,6 +23,7 @@ async def test_a_rescue_says_what_it_set_going_and_where_it_looked(stage):
         "tried_again": [],
         "gone": [],
         "next": None,
+        "trouble": None,
     }
     assert known["status"] == "succeeded"
     assert (await stage.post(PATH, json={})).json()["settled"] == 1
