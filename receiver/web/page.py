@@ -118,7 +118,7 @@ class Page:
         link, path = escape(url(output, self.house.links) or ""), escape(output.path)
         if output.stored is None:
             kind = "lost" if output.reason else "dim"
-            return f'<p class="{kind}">{path}: {_text(output.reason or output.state)}</p>'
+            return f'<p class="{kind}">{path}: {_text(_absence(output))}</p>'
         family = output.stored.content_type.partition("/")[0]
         if not is_shown(output.stored.content_type):
             return f'<p><a href="{link}">{escape(output.stored.name)}</a></p>'
@@ -134,6 +134,15 @@ def _title(prediction: Prediction) -> Any:
 def _state(prediction: Prediction) -> str:
     kept = "archived" if prediction.archived_ms is not None else "not archived yet"
     return kept if (prediction.status, kept) == ("succeeded", "archived") else f"{prediction.status}, {kept}"
+
+
+def _absence(output: Output) -> str:
+    """Why there is no file to show."""
+    if output.reason:
+        return f"lost ({output.reason})"
+    if output.held_by or not output.attempts:
+        return output.state  # its time does not run out, or it was not tried yet
+    return f"{output.state}, attempts: {output.attempts}, vanishes {_moment(output.expires_ms)}"
 
 
 def _prompt(prediction: Prediction) -> Any:

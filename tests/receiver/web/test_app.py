@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from html import unescape
 from urllib.parse import urlsplit
 
@@ -207,6 +208,19 @@ async def test_each_prediction_has_the_page_that_is_handed_out_for_it(stage):
     assert "ten hills" in page.text
     for unknown in ("nope", "x" * 65, "%2e%2e"):
         assert (await stage.get(f"/ui/predictions/{unknown}")).status_code == 404
+
+
+async def test_the_page_says_what_is_lost_and_until_when_what_is_not_kept_yet_may_be_had(stage):
+    lost = await stage.made("sandbox/foreign")
+    assert "output: lost (refused)" in (await stage.get(f"/ui/predictions/{lost['id']}")).text
+    wanted = {"input": {"sandbox": {"files": "500"}}}
+    waiting = (await stage.post("/v1/models/sandbox/image/predictions", json=wanted)).json()["id"]
+    while not (await stage.get("/api/outputs", params={"prediction": waiting})).json()["items"]:
+        await stage.house.ask(waiting)
+    assert "output: pending<" in (await stage.get(f"/ui/predictions/{waiting}")).text
+    await stage.house.archive.step(8)
+    page = (await stage.get(f"/ui/predictions/{waiting}")).text
+    assert re.search(r"output: pending, attempts: 1, vanishes \d{4}-\d\d-\d\d \d\d:\d\d UTC<", page)
 
 
 async def test_the_page_takes_prompts_for_text(site):
