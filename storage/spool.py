@@ -16,12 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import Refused, SpoolUnavailable
-from storage.room import RETRY_AFTER_S, Room
+from storage.room import DISK_FREE_BYTES_MIN, RESERVE_WAIT_S, RETRY_AFTER_S, Room
 
-DISK_FREE_BYTES_MIN = 256 * 1024 * 1024
-"""Left to everybody else on the disk; a ledger on it must still be able to write."""
-RESERVE_WAIT_S = 10.0
-"""Longest wait for others to finish: a server that waits on us meanwhile would give up much later than this."""
 SWEEP_S = 0.05
 """How long a sweep may look at a file that somebody wants to open."""
 IDENTITY = ".id"
@@ -166,14 +162,17 @@ class SpoolFile:
             os.lseek(self._file, 0, os.SEEK_SET)
         except OSError as error:
             raise SpoolUnavailable(f"The spool's disk failed: {error.strerror}.") from error
+        self._spool.room.emptied(self.name)
 
     def write(self, data: memoryview) -> None:
         """Append. Raises SpoolUnavailable where the disk does not take it."""
+        size = len(data)
         try:
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError as error:
             raise SpoolUnavailable(f"The spool's disk did not take the file: {error.strerror}.") from error
+        self._spool.room.wrote(self.name, size)
 
     def keep(self, known: dict[str, Any], *, durable: bool) -> None:
         """Write down what is known of the whole file; `durable` waits for the disk. Raises SpoolUnavailable.
@@ -196,6 +195,7 @@ class SpoolFile:
             if isinstance(error, _SyncFailed):
                 self.remove()
             raise SpoolUnavailable(f"The spool's disk did not take the file: {error.strerror}.") from error
+        self._spool.room.finished(self.name, self.size())
 
     def known(self) -> dict[str, Any] | None:
         """What was written down, or None where there is nothing readable."""

@@ -219,7 +219,7 @@ def test_more_than_the_cap_is_never_held(tmp_path: Path) -> None:
         two.reserve(40, never)
     assert caught.value.retry_after_s
     begun = time.monotonic()
-    with pytest.raises(SpoolUnavailable):
+    with pytest.raises(SpoolUnavailable, match="needs 101 bytes, more than the 100 that the spool"):
         two.reserve(101, never)
     assert time.monotonic() - begun < 0.1
     two.reserve(30, never)
@@ -281,9 +281,30 @@ def test_waiting_for_room_can_be_stopped(tmp_path: Path) -> None:
 def test_a_full_disk_gives_no_room(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 10**18, disk_free_min=10**17, wait_s=0.05)
     file = spool.open("a")
-    with pytest.raises(SpoolUnavailable, match="full"):
+    with pytest.raises(SpoolUnavailable, match="disk is full"):
         file.reserve(1, never)
     file.remove()
+
+
+def test_what_others_were_promised_of_the_disk_is_not_promised_twice(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    spool = Spool(tmp_path, 10**18, disk_free_min=free // 2, wait_s=0.05)
+    one, two = spool.open("one"), spool.open("two")
+    one.reserve(free * 2 // 5, never)
+    with pytest.raises(SpoolUnavailable, match="disk"):
+        two.reserve(free * 2 // 5, never)
+    one.write(memoryview(b"x" * 1000))
+    one.keep({}, durable=False)  # it is smaller than was announced
+    assert spool.used_bytes == 1000
+    two.reserve(free * 2 // 5, never)
+    two.write(memoryview(b"x" * 1000))
+    two.restart()
+    three = spool.open("three")
+    with pytest.raises(SpoolUnavailable, match="disk"):
+        three.reserve(free * 2 // 5, never)
+    for file in (one, two, three):
+        file.remove()
+    assert spool.used_bytes == 0
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
