@@ -23,11 +23,8 @@ BODY_BYTES = 6_000  # two pages
 NORMAL_S = 6  # at about what the disk can take
 OVERLOAD_S = 30
 FACTOR = 10
-TAKEN_P99_S, SHED_S = 2.0, 0.1
-LATE_S = 0.5
-"""What the callers' own process and the machine add: two processors for service, tracer, callers and this test."""
-QUICK_SHARE_MIN = 0.8
-"""Of those who are refused. The rest was taken, waited for a disk slower than it had been, and heard so in time."""
+TAKEN_P99_S, SHED_P99_S = 2.0, 0.1
+"""Beyond what the machine cost at that moment: it has two processors for service, tracer, callers and this test."""
 COST_MAX = 200 * MIB
 
 
@@ -58,9 +55,9 @@ def children_of(pid: int) -> str:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
-async def offered(world: World, per_s: float, for_s: float, name: str) -> dict[str, Any]:
+async def offered(world: World, pid: int, per_s: float, for_s: float, name: str) -> dict[str, Any]:
     """What became of so many calls a second, made by another process."""
-    words = [world.environ["OUTKEEP_PORT"], str(per_s), str(for_s), str(BODY_BYTES), name]
+    words = [world.environ["OUTKEEP_PORT"], str(pid), str(per_s), str(for_s), str(BODY_BYTES), name]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.journey.overload", *words, stdout=asyncio.subprocess.PIPE
     )
@@ -90,28 +87,28 @@ async def watch(world: World, pid: int, seen: dict[str, float]) -> None:
 async def test_ten_times_what_the_disk_can_take(start: Any) -> None:
     world = await start(**QUIET)
     pid = await slow_service(world)
-    normal = await offered(world, 100, NORMAL_S, "normal")
+    normal = await offered(world, pid, 100, NORMAL_S, "normal")
     can_take = len(normal["taken"]) / NORMAL_S
     seen: dict[str, float] = {"bytes": 0, "alive_s": 0, "api_shed": 0}
     before = resident_bytes(pid)
     watching = asyncio.ensure_future(watch(world, pid, seen))
-    overload = await offered(world, FACTOR * can_take, OVERLOAD_S, "over")
+    overload = await offered(world, pid, FACTOR * can_take, OVERLOAD_S, "over")
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
-    taken, shed = overload["took_s"].get("200", []), overload["took_s"].get("503", [])
+    taken, shed = overload["beyond_s"].get("200", []), overload["beyond_s"].get("503", [])
     report = {
         "can take a second": can_take, "offered": overload["offered"], "taken": len(taken), "shed": len(shed),
-        "failed": overload["failed"], "taken p99": p99(taken), "shed p99": p99(shed),
-        "shed quickly": sum(one < SHED_S + LATE_S for one in shed), "seen": seen,
+        "failed": overload["failed"], "taken p99": p99(taken), "shed p99": p99(shed), "seen": seen,
+        "with the machine's part": {status: p99(times) for status, times in overload["took_s"].items()},
+        "callers late": overload["late_s"], "service without a processor": overload["waited_s"],
     }  # fmt: skip
     print(report)
     assert set(overload["took_s"]) <= {"200", "503"}, report
     assert overload["failed"] == 0, report
     assert len(taken) >= can_take * OVERLOAD_S * 0.2, report
     assert len(shed) > len(taken), report
-    assert p99(taken) < TAKEN_P99_S + LATE_S, report
-    assert report["shed quickly"] >= QUICK_SHARE_MIN * len(shed), report
-    assert p99(shed) < TAKEN_P99_S + LATE_S, report
+    assert p99(taken) < TAKEN_P99_S, report
+    assert p99(shed) < SHED_P99_S, report
     assert seen["bytes"] - before < COST_MAX, report
     assert seen["alive_s"] < 3.0, report
     assert seen["api_shed"] > 0, report
