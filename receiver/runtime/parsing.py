@@ -28,7 +28,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 def seconds(least: float, most: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text, re.ASCII) or not least <= float(text) <= most:
-            raise ValueError(f"a number of seconds from {least:g} to {most:g}")
+            raise ValueError(f"a number of seconds from {least:.9g} to {most:.9g}")
         return float(text)
 
     return parse

@@ -91,6 +91,8 @@ CREATE = API | {"lost", "late", "no_location"}
 LIST = API | {"hide", "lean"}
 STATUSES = ("succeeded", "failed", "canceled", "aborted", "never")
 WORDS = {"webhook": WEBHOOK, "api": API, "create": CREATE, "secret": API, "list": LIST}
+NUMBERS = ("duration_s", "queue_s", "stale_get", "logs_bytes")
+KINDS = (*WORDS, "files", "status", "wait", "error", "output", *NUMBERS)
 WORDS_MAX = 64  # a list of misbehaviour longer than this is a mistake
 SECONDS_MAX = 3600.0
 
@@ -159,10 +161,10 @@ def read(told: Any) -> Mischief:
             known[key] = _choice(key, value)
         elif key == "output":
             known.update(output=value, has_output=True)
-        elif key in ("duration_s", "queue_s", "stale_get", "logs_bytes"):
+        elif key in NUMBERS:
             numbers[key] = _number(key, value)
         else:
-            raise ValueError(f"sandbox.{key} is not known")
+            raise ValueError(f"sandbox.{key} is not known, kinds are {', '.join(KINDS)}")
     return Mischief(numbers=numbers, **known)
 
 

@@ -38,7 +38,7 @@ WRONG = [
     ({"OUTKEEP_HOST": "a b"}, "OUTKEEP_HOST"),
     ({"OUTKEEP_WORKERS": "0"}, "a whole number from 1 to 256"),
     ({"OUTKEEP_WORKERS": "٣"}, "OUTKEEP_WORKERS"),
-    ({"OUTKEEP_OUTPUT_TTL_S": "-1"}, "a number of seconds from 1"),
+    ({"OUTKEEP_OUTPUT_TTL_S": "-1"}, "a number of seconds from 1 to 31536000."),
     ({"OUTKEEP_OUTPUT_BYTES_MAX": "lots"}, "a size like 20GiB"),
     ({"OUTKEEP_SPOOL_BYTES_MAX": "0"}, "at least one byte"),
     ({"OUTKEEP_LOG_FORMAT": "xml"}, "one of auto, console, json"),

@@ -58,6 +58,11 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(told):
         mischief.read(told)
 
 
+def test_an_unknown_kind_is_answered_with_those_that_are_known():
+    with pytest.raises(ValueError, match="webhok is not known, kinds are webhook, .*files, .*duration_s"):
+        mischief.read({"webhok": "drop"})
+
+
 def test_every_word_stands_in_the_documentation():
     told = set(re.findall(r"[a-z_0-9]+", mischief.__doc__))
     words = mischief.WEBHOOK | mischief.FILES | mischief.CREATE | mischief.LIST | set(mischief.STATUSES)
