@@ -59,7 +59,7 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(told):
 
 
 def test_an_unknown_kind_is_answered_with_those_that_are_known():
-    with pytest.raises(ValueError, match="webhok is not known, kinds are webhook, .*files, .*duration_s"):
+    with pytest.raises(ValueError, match=r"webhok is not known, kinds are webhook, .*files, .*duration_s"):
         mischief.read({"webhok": "drop"})
 
 
