@@ -22,22 +22,29 @@ def vanishing(now: sa.ColumnElement[int]) -> sa.Select[Any]:
     )
 
 
-def at_risk(before_ms: int) -> sa.ColumnElement[bool]:
-    """Pending, its bytes in no spool, and about to vanish or long in trouble."""
+def at_risk(now: sa.ColumnElement[int], before_ms: int) -> sa.ColumnElement[bool]:
+    """Out of reach, and about to vanish or long in trouble."""
     soon = outputs.c.expires_ms < before_ms
-    return sa.and_(_PENDING, outputs.c.held_by == "", sa.or_(soon, outputs.c.attempts >= RISKY_ATTEMPTS))
+    return sa.and_(out_of_reach(now), sa.or_(soon, outputs.c.attempts >= RISKY_ATTEMPTS))
+
+
+def out_of_reach(now: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Pending, its bytes in no spool that somebody tends."""
+    return sa.and_(_PENDING, sa.or_(outputs.c.held_by == "", ~_tended(now)))
 
 
 def held(now: sa.ColumnElement[int], spool: str) -> sa.Select[Any]:
     """Due outputs whose bytes this spool holds, or one that nobody tends any more; longest due first."""
-    # As text, since other facts are no numbers and a database may look at all of them; alike long until 2286.
-    since = sa.cast(now - ABANDONED_MS, sa.Text)
-    tended = (
-        sa.select(facts.c.name).where(facts.c.name == SPOOL_FACT + outputs.c.held_by, facts.c.value > since).exists()
-    )
     return (
         sa.select(outputs.c.id)
         .where(_PENDING, outputs.c.held_by != "", outputs.c.due_ms <= now)
-        .where(sa.or_(outputs.c.held_by == spool, ~tended))
+        .where(sa.or_(outputs.c.held_by == spool, ~_tended(now)))
         .order_by(outputs.c.due_ms, outputs.c.id)
     )
+
+
+def _tended(now: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    # As text, since other facts are no numbers and a database may look at all of them; alike long until 2286.
+    since = sa.cast(now - ABANDONED_MS, sa.Text)
+    named = facts.c.name == SPOOL_FACT + outputs.c.held_by
+    return sa.select(facts.c.name).where(named, facts.c.value > since).correlate(outputs).exists()

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from receiver.core.delivery import DeliveryState
 from receiver.core.output import OutputState
+from receiver.ledger.due import out_of_reach
 from receiver.ledger.feed import LAST
 from receiver.ledger.room import Room
 from receiver.ledger.tables import deliveries, events, facts, outputs, predictions
@@ -38,13 +39,14 @@ class Facts(Room):
 
     async def counts(self) -> dict[str, Any]:
         """How much there is: `deliveries` and `outputs` by state, `predictions_open`, `manifests_due`,
-        `pending_expires_ms` (of the output that disappears first, or None), `events_unnumbered`, `last_sequence`.
+        `pending_expires_ms` (of the output out of reach that disappears first, or None),
+        `events_unnumbered`, `last_sequence`.
         """
         single = {
             "predictions_open": _count(predictions).where(predictions.c.final.is_(sa.false())),
             "manifests_due": _count(predictions).where(predictions.c.manifest_due_ms.is_not(None)),
             "pending_expires_ms": sa.select(sa.func.min(outputs.c.expires_ms)).where(
-                outputs.c.state == OutputState.PENDING, outputs.c.held_by == ""
+                out_of_reach(self._database.clock.now())
             ),
             "events_unnumbered": _count(events).where(events.c.sequence.is_(None)),
             "last_sequence": sa.select(facts.c.value).where(facts.c.name == LAST),

@@ -139,7 +139,7 @@ class Reading(Room):
         """Outputs, newest first; those at risk when `at_risk_before_ms` is given. ValueError as in `deliveries`."""
         wanted = _where(sa.select(*rows.OUTPUT_COLUMNS), outputs, state=state, prediction_id=prediction_id)
         if at_risk_before_ms is not None:
-            wanted = wanted.where(at_risk(at_risk_before_ms))
+            wanted = wanted.where(at_risk(self._database.clock.now(), at_risk_before_ms))
         async with self._database.read() as connection:
             return await page(connection, wanted, (outputs.c.id,), rows.output, after=after, limit=limit)
 

@@ -45,7 +45,7 @@ class Spooling(Facts):
 
         Nothing but ids: with their histories thousands of outputs take seconds to read.
         """
-        wanted = sa.select(outputs.c.id).where(at_risk(before_ms)).order_by(outputs.c.expires_ms, outputs.c.id)
+        wanted = sa.select(outputs.c.id).where(self._risky(before_ms)).order_by(outputs.c.expires_ms, outputs.c.id)
         async with self._database.read() as connection:
             return list((await connection.execute(wanted.limit(limit))).scalars())
 
@@ -59,4 +59,7 @@ class Spooling(Facts):
     async def count_at_risk(self, before_ms: int) -> int:
         """How many outputs are at risk."""
         async with self._database.read() as connection:
-            return int(await connection.scalar(sa.select(sa.func.count()).where(at_risk(before_ms))) or 0)
+            return int(await connection.scalar(sa.select(sa.func.count()).where(self._risky(before_ms))) or 0)
+
+    def _risky(self, before_ms: int) -> sa.ColumnElement[bool]:
+        return at_risk(self._database.clock.now(), before_ms)

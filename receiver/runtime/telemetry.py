@@ -44,12 +44,12 @@ class Metrics:
             ),
             at_risk=Gauge(
                 "outkeep_outputs_at_risk",
-                "Pending outputs, not in the spool either, whose time is half over or that keep failing",
+                "Pending outputs, in no worker's spool either, whose time is half over or that keep failing",
                 registry=registry,
             ),
             deadline=Gauge(
                 "outkeep_next_deadline_seconds",
-                "Seconds until the first output vanishes that is neither archived nor in the spool; +Inf for none",
+                "Seconds until the first output vanishes that is neither archived nor in a spool; +Inf for none",
                 registry=registry,
             ),
         )

@@ -58,6 +58,8 @@ class Worker:
         ]
         if self._sweeping:
             loops.append(self._sweeps())
+        tended = house.ledger.tend_spool(house.archive.spool.identity(), house.now_ms())
+        await self._safely(tended)  # before anybody looks what is at risk
         keeping = house.ledger.keeping(self._leases, lease_ms=LEASE_MS, lost=house.archive.drop)
         async with keeping, asyncio.TaskGroup() as group:
             group.create_task(self._archive_loop())

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from typing import Any
 
 from receiver.ledger import Ledger
@@ -66,9 +67,23 @@ async def test_what_another_spool_holds_is_left_to_its_worker_until_that_falls_s
 async def test_what_is_held_does_not_count_as_vanishing(ledger: Ledger) -> None:
     await given(ledger, prediction(), [file("output.0")], expires_ms=70)
     await given(ledger, prediction("p2"), [file("output.1")], expires_ms=77)
+    await ledger.tend_spool("mine", time.time_ns() // 1_000_000)
     (first,) = await ledger.claim_outputs(1, lease_ms=15_000)
     await hold(ledger, first)
     assert (await ledger.counts())["pending_expires_ms"] == 77
+
+
+async def test_what_lies_where_nobody_is_any_more_is_at_risk(ledgers: Ledgers) -> None:
+    ledger = await ledgers.open()
+    await given(ledger, prediction(), [file()], expires_ms=77)
+    await hold(ledger, await claim_one(ledger), "theirs")
+    await ledger.tend_spool("theirs", ledgers.now_ms())
+    assert (await ledger.count_at_risk(100), (await ledger.counts())["pending_expires_ms"]) == (0, None)
+    ledgers.forward(ABANDONED_MS + 5_000)
+    assert (await ledger.count_at_risk(100), (await ledger.counts())["pending_expires_ms"]) == (1, 77)
+    assert [each.path for each in (await ledger.list_outputs(at_risk_before_ms=100)).items] == ["output"]
+    await ledger.tend_spool("theirs", ledgers.now_ms())
+    assert await ledger.at_risk(100, 10) == []
 
 
 async def test_two_workers_take_two_hundred_outputs_in_the_order_of_their_deadlines(ledgers: Ledgers) -> None:

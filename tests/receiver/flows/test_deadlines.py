@@ -82,6 +82,7 @@ async def test_what_is_safe_in_the_spool_is_not_at_risk(home):
     break_bucket(home)
     home.clock.ahead_ms = HALF_MS + 60_000
     assert await at_risk(home) == [one]
+    await home.house.ledger.tend_spool(home.house.archive.spool.identity(), home.clock())
     await home.house.archive.step(8)
     assert await at_risk(home) == []
     assert (await home.house.ledger.counts())["pending_expires_ms"] is None
