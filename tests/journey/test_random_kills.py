@@ -27,6 +27,9 @@ KILLS = int(os.environ.get("OUTKEEP_KILLS", "200")) // 2  # on each of the two p
 GAP_S_MAX = 0.6  # from when it answers to its death
 EARLY = 0.2  # so many of all deaths come while it starts
 EARLY_S_MAX = 0.5
+BUSY = 0.6  # of them wait until a webhook was taken: a busy machine needs longer than the gap for its first one
+BUSY_S_MAX = 3.0
+TAKEN_MIN = 0.25  # webhooks answered 2xx by the end, for each kill: with fewer there was nothing to lose
 CREATORS, READERS = 2, 1
 PAUSE_S = (0.1, 0.5)  # between two creations of one creator
 QUIET_S = 90.0
@@ -84,6 +87,8 @@ class Storm:
         for _ in range(kills):
             place = self.rng.randrange(len(running))
             early = self.rng.random() < EARLY
+            if self.rng.random() < BUSY:
+                await self._busy()
             await asyncio.sleep(self.rng.uniform(0, GAP_S_MAX))
             await self.world.kill(running[place], signal.SIGKILL)
             if early:
@@ -96,6 +101,18 @@ class Storm:
         for outcome in await asyncio.gather(*load, return_exceptions=True):
             assert isinstance(outcome, asyncio.CancelledError), outcome
         await self.world.misbehave({})
+        assert self._taken() >= TAKEN_MIN * kills, f"only {self._taken()} webhooks were taken, so nothing is proved"
+
+    async def _busy(self) -> None:
+        """Until one more webhook is taken, or for a while."""
+        before = self._taken()
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: self._taken() > before, patience_s=BUSY_S_MAX)
+
+    def _taken(self) -> int:
+        """Webhooks that were answered 2xx."""
+        made = self.world.sandbox.sandbox.predictions.values()
+        return sum((attempt.status or 500) < 300 for one in made for attempt in one.attempts)
 
     async def _start(self, kind: tuple[str, ...], *, patient: bool = True) -> Process:
         before = len(self.world.processes)
