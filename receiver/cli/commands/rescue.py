@@ -192,8 +192,10 @@ def _show(going: _Going, known: Mapping[str, Mapping[str, Any]], told: Mapping[s
 
 
 def _warn(going: _Going, told: Mapping[str, Any]) -> None:
+    from receiver.cli.progress import counted
+
     if told["pending"]:
-        say(f"outkeep: {len(told['pending'])} predictions are not settled yet; the service goes on with them.")
+        say(f"outkeep: Not settled yet: {counted(len(told['pending']), 'prediction')}; the service goes on.")
     if going.trouble:
         say(f"outkeep: {plain(going.trouble)}")
 

@@ -7,6 +7,8 @@ import pytest
 from receiver.core import event as events
 from receiver.core.errors import UpstreamError
 from receiver.core.output import OutputState
+from receiver.flows import rescue
+from receiver.flows.rescue import RUN_MS_MAX
 from receiver.sandbox.options import Options
 from tests.receiver.flows.test_asking import misbehave
 from tests.receiver.flows.test_sweep import ended, made
@@ -133,10 +135,11 @@ async def test_what_can_not_be_back_is_named_with_its_reason(home):
     assert [(each.prediction_id, each.path) for each in answer.gone] == [(known.id, "output")]
 
 
-async def test_what_is_older_than_asked_for_is_left_alone(home):
-    await lost(home)
-    answer = await rescued(home, home.clock())
-    assert answer.tried_again == ()
+@pytest.mark.parametrize(("later_ms", "again"), [(RUN_MS_MAX, 1), (RUN_MS_MAX + 1, 0)])
+async def test_what_ended_since_then_may_have_begun_half_an_hour_before(home, later_ms, again):
+    known = await home.house.ledger.prediction(await lost(home))
+    answer = await rescued(home, known.created_ms + later_ms)
+    assert len(answer.tried_again) == again
 
 
 async def test_a_list_that_cannot_be_had_is_the_callers_to_hear(build):
@@ -144,6 +147,32 @@ async def test_a_list_that_cannot_be_had_is_the_callers_to_hear(build):
     with pytest.raises(UpstreamError) as refusal:
         await home.house.rescue(0)
     assert refusal.value.status == 502
+
+
+async def test_without_the_list_lost_outputs_are_tried_again_all_the_same(home):
+    number = await lost(home)
+    await misbehave(home, list=["401"])
+    answer = await rescued(home)
+    assert ([each.prediction_id for each in answer.tried_again], answer.next_ms) == ([number], None)
+    assert "REPLICATE_API_TOKEN" in str(answer.trouble)
+    assert (await home.house.ledger.prediction(number)).revision == 2
+
+
+async def test_lost_outputs_come_back_in_lots_so_that_others_go_between(home, monkeypatch):
+    await lost(home, "sandbox/four-images")
+    monkeypatch.setattr(rescue, "LOST_MAX", 2)
+    await home.house.rescue(0)
+    assert await home.house.archive.step(8) == 2
+    home.clock.ahead_ms += rescue.LOST_GAP_MS
+    assert await home.house.archive.step(8) == 2
+
+
+async def test_more_lost_outputs_than_are_looked_at_is_told(home, monkeypatch):
+    await lost(home, "sandbox/four-images")
+    monkeypatch.setattr(rescue, "LOST_SEEN_MAX", 2)
+    monkeypatch.setattr(rescue, "LOST_MAX", 2)
+    answer = await rescued(home)
+    assert (len(answer.tried_again), "look back less far" in str(answer.trouble)) == (2, True)
 
 
 async def test_a_list_that_breaks_off_says_where_to_go_on(home):
