@@ -30,7 +30,7 @@ def at_risk(now: sa.ColumnElement[int], before_ms: int) -> sa.ColumnElement[bool
 
 def out_of_reach(now: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     """Pending, its bytes in no spool that somebody tends."""
-    return sa.and_(_PENDING, sa.or_(outputs.c.held_by == "", ~_tended(now)))
+    return sa.and_(_PENDING, outputs.c.held_by.not_in(_tended(now)))
 
 
 def held(now: sa.ColumnElement[int], spool: str) -> sa.Select[Any]:
@@ -38,13 +38,16 @@ def held(now: sa.ColumnElement[int], spool: str) -> sa.Select[Any]:
     return (
         sa.select(outputs.c.id)
         .where(_PENDING, outputs.c.held_by != "", outputs.c.due_ms <= now)
-        .where(sa.or_(outputs.c.held_by == spool, ~_tended(now)))
+        .where(sa.or_(outputs.c.held_by == spool, outputs.c.held_by.not_in(_tended(now))))
         .order_by(outputs.c.due_ms, outputs.c.id)
     )
 
 
-def _tended(now: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+def _tended(now: sa.ColumnElement[int]) -> sa.Select[Any]:
+    """The spools whose workers are there: few, and looked for once in a statement."""
     # As text, since other facts are no numbers and a database may look at all of them; alike long until 2286.
     since = sa.cast(now - ABANDONED_MS, sa.Text)
-    named = facts.c.name == SPOOL_FACT + outputs.c.held_by
-    return sa.select(facts.c.name).where(named, facts.c.value > since).correlate(outputs).exists()
+    start = len(SPOOL_FACT)
+    return sa.select(sa.func.substr(facts.c.name, start + 1)).where(
+        sa.func.substr(facts.c.name, 1, start) == SPOOL_FACT, facts.c.value > since
+    )
