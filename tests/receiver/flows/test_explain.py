@@ -68,10 +68,11 @@ async def test_of_requests_alike_each_gets_a_prediction_of_its_own(build):
     assert sorted(names) == ["first", "second", "third"]
 
 
-async def test_a_prediction_with_another_input_is_not_taken_for_it(build):
+@pytest.mark.parametrize("prompt", ["another", "never made"], ids=["another input", "another request"])
+async def test_a_prediction_of_another_input_or_another_request_is_not_taken_for_it(build, prompt):
     home = await build()
     object.__setattr__(home.house.create, "asks_for_webhook", False)
-    made = await home.create(prompt="another")
+    made = await home.create(prompt=prompt)
     await misbehave(home, create=["reset"])
     with pytest.raises(UpstreamError):
         await home.create(prompt="never made")

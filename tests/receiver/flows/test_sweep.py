@@ -79,6 +79,21 @@ async def test_a_break_in_the_rest_leaves_a_smaller_rest(home):
     assert len(await home.house.ledger.statuses(ids)) == 310
 
 
+async def test_a_second_break_forgets_nothing_of_the_first(home):
+    old = await made(home, 110)
+    await misbehave(home, list=["once:ok", "401"])
+    await home.house.sweep.run()
+    await home.house.ledger.set_fact(WATERMARK, str(home.clock() + HOUR_MS))
+    await asyncio.sleep(0.01)
+    new = await made(home, 110)
+    await misbehave(home, list=["once:ok", "401"])
+    assert len((await home.house.sweep.run()).found) == 100
+    await misbehave(home)
+    await home.house.ledger.set_fact(WATERMARK, str(home.clock() + 3 * HOUR_MS))
+    assert len((await home.house.sweep.run()).found) == 20
+    assert len(await home.house.ledger.statuses([*old, *new])) == 220
+
+
 async def test_a_break_before_the_rest_keeps_it(home):
     await made(home, 110)
     await misbehave(home, list=["once:ok", "401"])
