@@ -21,14 +21,6 @@ class Facts(Room):
             value: str | None = await connection.scalar(sa.select(facts.c.value).where(facts.c.name == name))
         return value
 
-    async def keep_fact(self, name: str, value: str) -> str:
-        """Keep a value unless there is one; gives what is kept. Of several processes at once, one prevails."""
-        insert = self._database.insert(facts).values(name=name, value=value)
-        async with self._database.write() as connection:
-            await connection.execute(insert.on_conflict_do_nothing(index_elements=[facts.c.name]))
-            kept = await connection.scalar(sa.select(facts.c.value).where(facts.c.name == name))
-        return str(kept)
-
     async def set_fact(self, name: str, value: str) -> None:
         """Keep a value in place of whatever there is."""
         insert = self._database.insert(facts).values(name=name, value=value)

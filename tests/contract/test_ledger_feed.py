@@ -104,14 +104,11 @@ async def test_several_numberers_leave_no_gap_and_give_nothing_twice(ledgers: Le
         assert mine == [f"p{place}.{turn}.{part}" for turn in range(10) for part in range(2)]
 
 
-async def test_a_fact_is_kept_once_or_set(ledger: Ledger) -> None:
+async def test_a_fact_is_what_was_set_last(ledger: Ledger) -> None:
     assert await ledger.fact("secret") is None
-    kept = await asyncio.gather(*(ledger.keep_fact("secret", f"s{place}") for place in range(5)))
-    assert len(set(kept)) == 1
-    assert await ledger.fact("secret") == kept[0]
     await ledger.set_fact("secret", "other")
     await ledger.set_fact("secret", "last")
-    assert await ledger.keep_fact("secret", "new") == "last"
+    assert await ledger.fact("secret") == "last"
 
 
 async def test_counts_tell_how_much_there_is(ledger: Ledger) -> None:
