@@ -23,7 +23,7 @@ from receiver.web.hooks import Hooks, is_hook
 from receiver.web.page import Page
 from receiver.web.problems import Problem, not_found, problem_answer, retry_after, unavailable
 from receiver.web.replays import Replays
-from receiver.web.rescue import Rescues
+from receiver.web.rescues import Rescues
 
 REQUESTS_MAX = 1024
 """On the API and the page at once, readers of the feed and of files apart: beyond that they are shed, so that there is
