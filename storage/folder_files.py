@@ -65,7 +65,7 @@ class Draft:
         self._hash = hashlib.sha256()
         self._buffer = bytearray()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with suppress(OSError):  # a file system without locks: sweeping goes by nothing but age there
+        with suppress(OSError):  # a file system without locks: nothing is swept there
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes) -> None:
