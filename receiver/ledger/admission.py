@@ -48,6 +48,7 @@ class Admission:
     _took_s: float = 0.0
     _size_size: float = 0.0
     _size_took: float = 0.0
+    _costs: tuple[float, float] = (0.0, 0.0)  # seconds of a batch, and of a byte in it
     _last: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_LAST))
 
     def begun(self, now_s: float) -> None:
@@ -65,6 +66,7 @@ class Admission:
         self._size_size = _FORGET * self._size_size + size * size
         self._size_took = _FORGET * self._size_took + size * took_s
         self._last.append((size, took_s))
+        self._costs = self._learned()  # here, since far more calls than batches want to know
 
     def admits(self, now_s: float, ahead: Ahead) -> bool:
         """Whether one more may wait."""
@@ -76,7 +78,7 @@ class Admission:
     def expected_s(self, now_s: float, ahead: Ahead) -> float:
         """How long a newcomer would wait, or whoever of its batch came first."""
         gone_s = 0.0 if self._began_s is None else now_s - self._began_s
-        sync_s, byte_s = self._costs()
+        sync_s, byte_s = self._costs
         left_s = max(0.0, sync_s + ahead.flying * byte_s - gone_s) if ahead.flying else 0.0
         return max(ahead.waited_s + left_s + ahead.batches * sync_s + ahead.size * byte_s, gone_s)
 
@@ -86,10 +88,8 @@ class Admission:
             return True
         return ahead.batches > 1 and self.expected_s(now_s, ahead) > PRESSED_S
 
-    def _costs(self) -> tuple[float, float]:
-        """Seconds for a batch, and for a byte in it."""
-        if not self._weight:
-            return 0.0, 0.0
+    def _learned(self) -> tuple[float, float]:
+        """What `_costs` says, from all that was seen."""
         mean_size, mean_took_s = self._size / self._weight, self._took_s / self._weight
         spread = self._size_size / self._weight - mean_size**2
         together = self._size_took / self._weight - mean_size * mean_took_s
