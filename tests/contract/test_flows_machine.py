@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy.pool import QueuePool
 from svix.webhooks import Webhook
 
 from receiver.core.errors import OutkeepError
@@ -34,6 +35,7 @@ from receiver.runtime.house import House
 from receiver.runtime.wiring import clock_ms, open_house
 from tests.contract.flows_oracle import Oracle, predictions
 from tests.contract.flows_script import SHAPES, Script
+from tests.journey.world import until
 from tests.servers import postgres
 from tests.servers.seaweedfs import SeaweedFS
 
@@ -45,6 +47,7 @@ PLACE = strategies.integers(0, 40)
 PLACES = strategies.lists(PLACE, min_size=1, max_size=4)
 SOURCE = strategies.sampled_from(["ok", "ok", "404", "500", "cut"])
 LIFE = strategies.lists(strategies.sampled_from([*FLOWS, "go on", "go on", "hear", "hear"]), max_size=6)
+LET_GO_S_MAX = 5.0
 REST_ROUNDS = 60  # of all flows, a minute apart: an hour after the last trouble everything has come to rest
 FULL = os.environ.get("OUTKEEP_PROOF") == "full"
 pytestmark = pytest.mark.timeout(7200 if FULL else 300)
@@ -335,13 +338,22 @@ class Histories(RuleBasedStateMachine):
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await self._let_go()
         await self.stack.aclose()
         self._bucket(up=True)  # a bucket's folder that is none is a wrong setting: no service starts with it
         await self._open()
 
     async def _close(self) -> None:
+        await self._let_go()
         await self.stack.aclose()
         await self.script.stop()
+
+    async def _let_go(self) -> None:
+        """Until what was broken off has given its connections back, which SQLAlchemy does beside whoever had them."""
+        pool = self.house.ledger._database.writing.pool
+        assert isinstance(pool, QueuePool)
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: not pool.checkedout(), patience_s=LET_GO_S_MAX)
 
     def _forward(self, by_s: int) -> None:
         self.ahead_ms += by_s * 1000
