@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -49,7 +50,7 @@ class Nursery:
     def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
         self._environ, self._folder = environ, folder
         self._children: dict[int, Child] = {}
-        self._born: asyncio.Queue[Child] = asyncio.Queue()
+        self._awaited: deque[asyncio.Future[Child]] = deque()
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
@@ -68,8 +69,10 @@ class Nursery:
 
     async def start(self, log: Path, *arguments: str) -> Child:
         assert self._process.stdin is not None
+        born = asyncio.get_running_loop().create_future()
+        self._awaited.append(born)
         self._process.stdin.write(json.dumps([str(log), *arguments]).encode() + b"\n")
-        return await asyncio.wait_for(self._born.get(), 30)
+        return await asyncio.wait_for(born, 30)
 
     async def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -77,7 +80,11 @@ class Nursery:
             word, pid, *status = line.split()
             if word == b"born":
                 child = self._children[int(pid)] = Child(int(pid))
-                self._born.put_nowait(child)
+                born = self._awaited.popleft()
+                if born.done():  # whoever wanted it was broken off meanwhile
+                    child.kill()
+                else:
+                    born.set_result(child)
             else:
                 self._children.pop(int(pid)).ended(int(status[0]))
 
