@@ -63,7 +63,8 @@ class Sweep:
         began_ms = self.now_ms()
         swept_ms = await self.ledger.fact(WATERMARK)
         rest = _span(await self.ledger.fact(REST))
-        back_to_ms = (began_ms if swept_ms is None else int(swept_ms)) - self.output_ttl_ms
+        # The earlier of both: a clock that was put back must not have a sweep look at the future alone.
+        back_to_ms = min(began_ms, began_ms if swept_ms is None else int(swept_ms)) - self.output_ttl_ms
         walk = await self.walk(back_to_ms)
         if walk.error is not None:
             log.warning("the account's list could not be read to its end; the next sweep goes on: %s", walk.error)

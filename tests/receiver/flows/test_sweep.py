@@ -200,3 +200,10 @@ async def test_a_list_that_cannot_be_had_is_told_and_moves_nothing(build):
     assert walk.error is not None
     assert await home.house.ledger.fact(WATERMARK) is None
     assert await home.house.ledger.fact(REST) is None
+
+
+async def test_a_watermark_in_the_future_hides_nothing(home):
+    """As a clock that was put back leaves it."""
+    await home.house.ledger.set_fact(WATERMARK, str(home.clock() + 12 * HOUR_MS))
+    (made_now,) = await made(home, 1)
+    assert made_now in (await home.house.sweep.run()).found
