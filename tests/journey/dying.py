@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import re
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +112,9 @@ class Dying:
             return False
         going.cancel()
         await asyncio.gather(going, return_exceptions=True)
+        with warnings.catch_warnings():  # anyio forgets a connection that was being made when its user was cancelled
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect(1)
         await self.process.wait()
         return True
 
