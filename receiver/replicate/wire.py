@@ -61,7 +61,11 @@ class Wire:
             raise Unavailable(title="connection lost", detail=type(error).__name__, maybe_done=True) from error
 
     async def _exchange(self, request: Request, patience: httpx.Timeout) -> Answer:
-        response = await self._client.send(self._built(request, patience), stream=True)
+        built = self._built(request, patience)
+        try:
+            response = await self._client.send(built, stream=True)
+        except AttributeError as error:  # from anyio, on uvloop, of a peer that is gone as soon as it was reached
+            raise httpx.ConnectError("the connection ended as soon as it was made", request=built) from error
         try:
             body = await _whole(response)
             said = body if response.is_success else self._without_token(body)

@@ -21,7 +21,10 @@ class Transport(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if WHOLE not in request.extensions or request.url.scheme not in PORTS:
-            return await super().handle_async_request(request)
+            try:
+                return await super().handle_async_request(request)
+            except AttributeError as error:  # from anyio, on uvloop, of a peer that is gone as soon as it was reached
+                raise httpx.ConnectError("Nobody is there any more.", request=request) from error
         async with self._room:
             try:
                 async with asyncio.timeout(request.extensions["timeout"]["read"]):
