@@ -14,7 +14,7 @@ from receiver.runtime.telemetry import CONTENT_TYPE
 from receiver.web.problems import NO_STORE, json_answer, json_bytes, not_found
 
 LOOK_S_MAX = 3.0  # a ledger that takes longer to write one row does not take deliveries
-PATIENCE_S = 0.5  # for a look at bucket and Replicate; the answer after next has what came later
+PATIENCE_S = 0.5  # for a look at bucket and Replicate; the next answer has what came later
 READY_S = 1.0  # how long one look holds: anybody may ask, and each look costs a commit
 UNAVAILABLE, DEGRADED, OK = "unavailable", "degraded", "ok"
 
@@ -24,7 +24,7 @@ class Health:
     """The endpoints."""
 
     house: House
-    _look: asyncio.Future[list[str]] | None = None
+    _look: asyncio.Future[None] | None = None
     _failing: list[str] = field(default_factory=list)
     _writable: bool = False
     _looked_s: float = -float("inf")
@@ -68,11 +68,13 @@ class Health:
     async def _known_failing(self) -> list[str]:
         """What is down as far as we know: a probe of a second must not time out because the bucket does."""
         if self._look is None or self._look.done():
-            self._look = asyncio.ensure_future(self.house.failing())
+            self._look = asyncio.ensure_future(self._look_around())
         await asyncio.wait([self._look], timeout=PATIENCE_S)
-        if self._look.done():
-            self._failing = self._look.result()
         return self._failing
+
+    async def _look_around(self) -> None:
+        """Kept whoever still waits for it: one that took long is what the next answer has."""
+        self._failing = await self.house.failing()
 
     async def _takes_deliveries(self) -> bool:
         clock = asyncio.get_running_loop().time

@@ -27,7 +27,7 @@ def run(*, prove: bool) -> int:
 
     Writes, reads back and removes a small object in the bucket. Exit status 1 when something failed.
 
-    With --prove it makes the proof in short, in half a minute: how fast the disks under ledger, spool and bucket keep
+    With --prove it makes the proof in short, within a minute: how fast the disks under ledger, spool and bucket keep
     what they are given, and what is left after a service was killed five times while webhooks came in. It touches no
     account, ledger or bucket of yours, and removes all that it made.
     """

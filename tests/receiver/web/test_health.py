@@ -1,9 +1,14 @@
 """Readiness is about webhooks: 503 as soon as the ledger takes none, and only then."""
 
+import asyncio
 import sqlite3
 from typing import Any
 
+import pytest
+
 from receiver.core.errors import LedgerBroken
+from receiver.runtime import health
+from tests.receiver.flows.test_asking import misbehave
 
 
 def failed_sync() -> sqlite3.OperationalError:
@@ -24,3 +29,14 @@ async def test_readiness_ends_and_webhooks_get_503_the_moment_the_disk_has_faile
     assert (await site.get("/healthz")).status_code == 200
     assert (await site.get("/api/predictions")).status_code == 200, "what can be read may be read"
     assert isinstance(await site.house.ledger.broken(), LedgerBroken)
+
+
+async def test_what_a_long_look_has_found_is_told_to_who_asks_long_afterwards(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "LOOK_S_MAX", 0.8)
+    monkeypatch.setattr(health, "LOOK_EVERY_S", 0.0)
+    await misbehave(stage, api="hang")
+    assert (await stage.get("/readyz")).json() == {"status": "ok"}
+    await asyncio.sleep(1.2)
+    assert (await stage.get("/readyz")).json() == {"status": "degraded", "failing": ["replicate"]}
