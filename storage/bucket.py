@@ -1,6 +1,6 @@
 """What a bucket is: objects under keys, created once, visible only when whole."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,8 +100,11 @@ class Bucket(Protocol):
         """Write, read back and remove a canary object. Raises BucketUnavailable, BucketMisconfigured."""
         ...
 
-    async def sweep(self) -> int:
-        """Remove what processes that died left half-written; gives how much. Raises as `delete` does."""
+    async def sweep(self, is_ours: Callable[[str], bool] | None = None) -> int:
+        """Remove what processes that died left half-written; gives how much. Raises as `delete` does.
+
+        `is_ours` hears keys: where others write into the same bucket, what is theirs is left alone.
+        """
         ...
 
     async def close(self) -> None:

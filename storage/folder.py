@@ -88,7 +88,7 @@ class FolderBucket:
         """Write, read back and remove a canary object, and try what must be refused."""
         return await self._in_thread(self._probe)
 
-    async def sweep(self) -> int:
+    async def sweep(self, is_ours: Callable[[str], bool] | None = None) -> int:  # noqa: ARG002 - all drafts are ours
         """Remove what processes that died left behind. Returns how many files."""
         return await self._in_thread(self._tree.sweep)
 

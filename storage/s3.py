@@ -113,10 +113,11 @@ class S3Bucket:
         """Write, read back and remove a canary object, and try what must be refused."""
         return await self._in_thread(partial(probe, self._objects, self._prefix))
 
-    async def sweep(self) -> int:
+    async def sweep(self, is_ours: Callable[[str], bool] | None = None) -> int:
         """Give up uploads that were begun under our prefix more than a day ago. Returns how many."""
         before = datetime.now(UTC) - LEFTOVERS_AFTER
-        return await _unawaited(partial(forget_old_uploads, self._objects, self._prefix, before=before))
+        forget = partial(forget_old_uploads, self._objects, self._prefix, before=before, is_ours=is_ours)
+        return await _unawaited(forget)
 
     async def close(self) -> None:
         """Give up connections and threads."""

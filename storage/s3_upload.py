@@ -222,14 +222,16 @@ def forget_upload(objects: Objects, key: str, upload_id: str) -> None:
         objects.account.client.abort_multipart_upload(Bucket=objects.bucket, Key=key, UploadId=upload_id)
 
 
-def forget_old_uploads(objects: Objects, prefix: str, *, before: datetime) -> int:
+def forget_old_uploads(
+    objects: Objects, prefix: str, *, before: datetime, is_ours: Callable[[str], bool] | None = None
+) -> int:
     """Give up uploads under a prefix that were begun before a moment. Returns how many. Raises StorageError."""
     count = 0
     try:
         pages = objects.account.client.get_paginator("list_multipart_uploads")
         for page in pages.paginate(Bucket=objects.bucket, Prefix=prefix):
             for upload in page.get("Uploads", []):
-                if upload["Initiated"] < before:
+                if upload["Initiated"] < before and (is_ours is None or is_ours(upload["Key"])):
                     forget_upload(objects, upload["Key"], upload["UploadId"])
                     count += 1
     except (ClientError, BotoCoreError) as error:

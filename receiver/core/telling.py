@@ -1,6 +1,7 @@
 """How predictions and outputs are told: to our own users, to Replicate's clients, in events and in the manifest."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from receiver.core.links import Links
 from receiver.core.output import Output, OutputState
 from receiver.core.prediction import FINAL, PARTIAL, Prediction, summary
 
+_OUR_KEY = re.compile(r"(?:^|/)\d{4}/\d\d/\d\d/[A-Za-z0-9_-]{1,64}/(?:output[^/]*|manifest\.json)$")
 MANIFEST_SCHEMA = "outkeep.manifest/1"
 ALL_LOST = "Every output of this prediction was lost before it could be archived: {reasons}"
 
@@ -30,6 +32,11 @@ _NEVER_NULL: Mapping[str, Any] = {"model": "", "version": "", "input": {}, "logs
 def folder(prediction: Prediction) -> str:
     """Where a prediction's objects lie under the bucket's prefix: `2026/11/22/{id}`."""
     return f"{day(prediction.created_ms)}/{prediction.id}"
+
+
+def is_ours(key: str) -> bool:
+    """Whether a key, with or without a prefix, is one that we would write: a bucket may be shared with others."""
+    return _OUR_KEY.search(key) is not None
 
 
 def url(output: Output, links: Links) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from receiver.core.output import OutputState
 from receiver.core.ring import Ring
+from receiver.core.telling import is_ours
 from receiver.ledger.ledger import Ledger
 from storage.bucket import Bucket
 from storage.errors import StorageError
@@ -43,7 +44,7 @@ class Tidy:
     async def sweep_bucket(self) -> int:
         """Remove what died half-way into the bucket, so that nobody pays for it for ever; gives how much."""
         try:
-            removed = await self.bucket.sweep()
+            removed = await self.bucket.sweep(is_ours)
         except StorageError as error:
             log.info("what is half-written in the bucket can't be looked for now: %s", error)
             return 0

@@ -650,6 +650,15 @@ async def test_only_old_uploads_under_our_prefix_are_swept(bucket: S3Bucket, ser
         await bucket.sweep()
 
 
+async def test_old_uploads_of_others_in_the_same_bucket_are_left_alone(bucket: S3Bucket, server: FaultyS3) -> None:
+    old = f"{datetime.now(UTC) - timedelta(days=2):%Y-%m-%dT%H:%M:%S.000Z}"
+    server.uploads = {f"a@{old}": ("p/ours", {}), f"b@{old}": ("p/theirs", {})}
+
+    assert await bucket.sweep(lambda key: key == "p/ours") == 1
+
+    assert list(server.uploads) == [f"b@{old}"]
+
+
 async def test_a_content_type_cannot_smuggle_headers(bucket: S3Bucket, server: FaultyS3) -> None:
     await bucket.put("p/k", b"x", content_type="a/b\r\nx-amz-acl: public-read", sha256=sha256(b"x"))
 

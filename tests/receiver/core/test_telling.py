@@ -84,6 +84,18 @@ def test_that_an_output_may_be_a_part_only_is_nobody_elses_business():
     assert PARTIAL.encode() not in telling.manifest(heard, [ARCHIVED], archived_ms=7, version="1")
 
 
+@pytest.mark.parametrize("key", ["2026/11/22/p1/output.0.webp", "a/b/2026/11/22/p-1_x/manifest.json"])
+def test_our_keys_are_known_with_any_prefix(key):
+    assert telling.is_ours(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["backup.tar", "2026/11/22/p1/photo.png", "2026/11/22/p1/output.0/x", "26/1/2/p1/output"]
+)
+def test_keys_of_others_are_not_ours(key):
+    assert not telling.is_ours(key)
+
+
 def test_failure_shows_at_once():
     failed = replace(PREDICTION, told={"status": "failed", "error": "boom"})
     assert telling.replicate_prediction(failed, [], LINKS)["error"] == "boom"
