@@ -20,11 +20,11 @@ class Patience:
     polls_only: bool
 
     def after(self, prediction: Prediction, update: Update) -> Prediction:
-        """The prediction with its next question, now that something was heard."""
+        """The prediction with its next question: the silence began when this was heard, however late it was read."""
         if prediction.final:
             return replace(prediction, ask_due_ms=None, asks=0)
         asks = prediction.asks if update.source in (Source.POLL, Source.SWEEP) else 0
-        return replace(prediction, ask_due_ms=self.now_ms() + self._gap_ms(asks), asks=asks)
+        return replace(prediction, ask_due_ms=update.received_ms + self._gap_ms(asks), asks=asks)
 
     def absent(self, prediction: Prediction, *, output_ttl_ms: int) -> Prediction:
         """The prediction with its next question, after Replicate said that it does not know it."""

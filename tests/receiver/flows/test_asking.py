@@ -1,4 +1,5 @@
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -220,3 +221,13 @@ async def test_one_prediction_of_the_list_that_cannot_be_processed_hides_no_othe
     known = await home.house.ledger.statuses(made)
     assert set(known) == {*made} - {made[2]}
     assert await home.house.ledger.fact("swept_ms") is not None
+
+
+async def test_silence_counts_from_when_a_webhook_came_and_not_from_when_it_was_read(home):
+    body = {"id": "p1", "model": "a/b", "version": "v", "status": "processing", "input": {}, "output": None}
+    before_ms = home.clock()
+    await home.webhook(json.dumps(body).encode())
+    home.clock.ahead_ms = 3_600_000
+    await home.house.observe.step()
+    known = await home.house.ledger.prediction("p1")
+    assert known.ask_due_ms - before_ms < 120_000
