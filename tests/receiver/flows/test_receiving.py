@@ -247,7 +247,7 @@ async def test_a_caller_who_leaves_in_the_middle_of_creating_does_not_hide_the_p
         await asyncio.sleep(number * 0.001)
         creating.cancel()
         await asyncio.gather(creating, return_exceptions=True)
-    for _ in range(200):
+    for _ in range(1500):
         if not home.house.create._under_way:
             break
         await asyncio.sleep(0.02)

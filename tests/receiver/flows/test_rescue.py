@@ -112,12 +112,11 @@ async def test_a_manifest_that_was_due_waits_for_what_is_tried_again(home):
 
 
 async def test_a_rescue_finds_what_the_sweep_may_no_longer_look_for(home):
-    home.clock.ahead_ms = 0
     (number,) = await made(home, 1, "sandbox/image")
     await ended(home, [number])
-    await home.house.ledger.set_fact("swept_ms", str(home.clock() + 3 * HOUR_MS))
+    home.clock.ahead_ms = 3 * HOUR_MS
     assert (await home.house.sweep.run()).found == []
-    answer = await rescued(home, home.clock() - 60_000)
+    answer = await rescued(home, home.clock() - 4 * HOUR_MS)
     assert answer.found == (number,)
     assert answer.next_ms is None
     (output,) = await home.house.ledger.outputs(number)
