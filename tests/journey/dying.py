@@ -24,7 +24,7 @@ QUIET_S = 0.1  # without any effect: then a way is at its end
 AGAIN_MAX = 2  # tries to die before an effect whose number has changed meanwhile
 LEASES_MS = 15_000  # what a dead process leaves claimed on Postgres
 SETTINGS: dict[str, str] = {
-    "OUTKEEP_RECONCILE_AFTER_S": "2",
+    "OUTKEEP_RECONCILE_AFTER_S": "1",
     "COVERAGE_PROCESS_CONFIG": "",  # who is killed has nothing to tell, and starts sooner
     "COVERAGE_PROCESS_START": "",
 }

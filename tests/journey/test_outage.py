@@ -19,7 +19,7 @@ from receiver.sandbox.options import Options
 from receiver.sandbox.predictions import Attempt, Prediction
 from tests.journey.world import World, until
 
-BEFORE, ELSEWHERE = 60, 240  # created through us right before the outage, and by others during it
+BEFORE, ELSEWHERE = 40, 120  # created through us right before the outage, and by others during it
 pytestmark = pytest.mark.timeout(300)  # a tenth of it where nobody else is at work
 MINUTES = 45
 SILENCE_S = f"{MINUTES * 60 + 6}"  # of the past process, whose clock PostgreSQL does not share: due 6 s from now

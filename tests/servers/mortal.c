@@ -4,7 +4,8 @@
  * how many there were, and what each of them was. An effect is a change of a folder, a barrier of the disk, or bytes on
  * their way to somebody else; where it is asked for, also every write into a file. On their way to a database (the port
  * named in the control) those bytes count that commit, or that change something outside a transaction: what happens
- * within one is nothing until it ends. All threads count together. */
+ * within one is nothing until it ends. Of a large body the first piece counts, those that follow it do not. All threads
+ * count together. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -100,6 +101,15 @@ static int decides(int file, const void *bytes, size_t size) {
   return 0;
 }
 
+#define BULK_BYTES 65536
+static _Atomic char bulk[FILES_MAX]; /* whether the last thing sent was a piece of a large body */
+
+/* Whether these bytes go on with a body that had begun: to its receiver the request is as incomplete as before. */
+static int goes_on(int file, size_t size) {
+  int large = size >= BULK_BYTES, was = atomic_exchange(&bulk[file % FILES_MAX], large);
+  return large && was;
+}
+
 static void sent(int file, const void *bytes, size_t size) {
   struct sockaddr_in ours = {0}, theirs = {0};
   socklen_t ours_size = sizeof ours, theirs_size = sizeof theirs;
@@ -107,6 +117,7 @@ static void sent(int file, const void *bytes, size_t size) {
   if (ours.sin_family != AF_INET || getpeername(file, (struct sockaddr *)&theirs, &theirs_size) != 0) return;
   int32_t database = atomic_load(&control->database), port = ntohs(theirs.sin_port);
   if (database && port == database && !decides(file, bytes, size)) return;
+  if (goes_on(file, size)) return;
   char ports[64];
   snprintf(ports, sizeof ports, "%d:%d", ntohs(ours.sin_port), port);
   if (counting()) effect("send", ports);
@@ -281,12 +292,12 @@ ssize_t sendmsg(int file, const struct msghdr *message, int flags) {
 
 ssize_t sendfile(int to, int from, off_t *place, size_t size) {
   REAL(ssize_t, "sendfile", int, int, off_t *, size_t);
-  written("send", to, NULL, 0);
+  written("send", to, NULL, size);
   return real(to, from, place, size);
 }
 
 ssize_t sendfile64(int to, int from, off64_t *place, size_t size) {
   REAL(ssize_t, "sendfile64", int, int, off64_t *, size_t);
-  written("send", to, NULL, 0);
+  written("send", to, NULL, size);
   return real(to, from, place, size);
 }
