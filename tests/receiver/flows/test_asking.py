@@ -224,7 +224,14 @@ async def test_one_prediction_of_the_list_that_cannot_be_processed_hides_no_othe
 
 
 async def test_silence_counts_from_when_a_webhook_came_and_not_from_when_it_was_read(home):
-    body: dict[str, object] = {"id": "p1", "model": "a/b", "version": "v", "status": "processing", "input": {}, "output": None}
+    body: dict[str, object] = {
+        "id": "p1",
+        "model": "a/b",
+        "version": "v",
+        "status": "processing",
+        "input": {},
+        "output": None,
+    }
     before_ms = home.clock()
     await home.webhook(json.dumps(body).encode())
     home.clock.ahead_ms = 3_600_000
