@@ -31,9 +31,9 @@ def call(
     return f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def told(prediction_id: str, **fields: Any) -> bytes:
+def prediction(prediction_id: str, **fields: Any) -> dict[str, Any]:
     """A prediction as a webhook tells it."""
-    known = {
+    return {
         "id": prediction_id,
         "model": "sandbox/text",
         "version": "hidden",
@@ -46,8 +46,12 @@ def told(prediction_id: str, **fields: Any) -> bytes:
         "created_at": "2026-11-22T08:00:00.123Z",
         "started_at": None,
         "completed_at": None,
-    }
-    return json.dumps(known | fields).encode()
+    } | fields
+
+
+def told(prediction_id: str, **fields: Any) -> bytes:
+    """The body of a webhook."""
+    return json.dumps(prediction(prediction_id, **fields)).encode()
 
 
 class Wire:

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
-import hmac
 import json
 import time
 from collections.abc import AsyncIterator
@@ -23,6 +21,7 @@ from receiver.sandbox.options import Options
 from receiver.sandbox.server import Running, running
 from receiver.web.app import Application, create_app
 from receiver.web.server import serve
+from tests.journey.wire import prediction, signature
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "test-key-of-twenty-six-char"
@@ -101,29 +100,12 @@ class Site:
 
 def signed(body: bytes, webhook_id: str = "msg_1", secret: str = SECRET) -> dict[str, str]:
     """The headers of a webhook."""
-    now = str(int(time.time()))
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    code = hmac.new(key, f"{webhook_id}.{now}.".encode() + body, hashlib.sha256).digest()
-    signature = f"v1,{base64.b64encode(code).decode()}"
-    return {"webhook-id": webhook_id, "webhook-timestamp": now, "webhook-signature": signature}
+    return signature(body, webhook_id, key=base64.b64decode(secret.removeprefix("whsec_")))
 
 
 def told(prediction_id: str = "p1", **fields: Any) -> dict[str, Any]:
     """A prediction as a webhook tells it."""
-    return {
-        "id": prediction_id,
-        "model": "sandbox/image",
-        "version": "hidden",
-        "input": {"prompt": "a cat"},
-        "status": "processing",
-        "output": None,
-        "error": None,
-        "logs": "",
-        "metrics": {},
-        "created_at": "2026-11-22T08:00:00.123Z",
-        "started_at": None,
-        "completed_at": None,
-    } | fields
+    return prediction(prediction_id, **({"model": "sandbox/image"} | fields))
 
 
 async def until(condition: Any) -> None:
